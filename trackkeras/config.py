@@ -1,0 +1,246 @@
+"""Strict, typed run configuration: preset YAML -> `Run`, with `--set a.b=c` overrides.
+
+Every model here is frozen and forbids unknown keys, so a misspelt option is an error and never ignored.
+This module imports neither TensorFlow nor a domain's models: a run is validated before anything heavy loads.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError
+
+from trackkeras.errors import UserError
+
+
+class Options(BaseModel):
+    """Base of every configuration object: immutable, unknown keys forbidden."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+OptionsType = TypeVar("OptionsType", bound=Options)
+
+
+class DataOptions(Options):
+    """How records become batches."""
+
+    batch_size: int = Field(2048, ge=1, description="Rows per step, over all replicas.")
+    shuffle_blocks: int = Field(32, ge=1, description="Blocks whose rows are mixed together.")
+    train_rows: int | None = Field(None, ge=1, description="Use only the first rows of the training split.")
+
+
+class TrainingOptions(Options):
+    """How the one trainer fits a model."""
+
+    epochs: int = Field(100, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    warmup_epochs: float = Field(1.0, ge=0, description="Linear warm-up before the cosine decay.")
+    final_learning_rate: float = Field(1e-6, ge=0, description="Value at the end of the cosine decay.")
+    clip_norm: float | None = Field(1.0, gt=0, description="Global gradient norm limit; null switches it off.")
+    ema: float | None = Field(None, gt=0, lt=1, description="Momentum of the weights' moving average.")
+    patience: int = Field(20, ge=1, description="Epochs without improvement before stopping.")
+    min_delta: float = Field(1e-6, ge=0, description="Smallest change of val_loss that counts.")
+    checkpoint_every: int = Field(10, ge=1, description="Epochs between numbered checkpoints.")
+    time_budget_s: float | None = Field(None, gt=0, description="Stop after the epoch that crosses it.")
+    mixed_precision: bool = Field(False, description="float16 hidden layers; inputs and outputs stay float32.")
+    jit_compile: bool = Field(False, description="XLA; one device only.")
+    strategy: Literal["single", "mirrored"] = "single"
+    seed: int = Field(1, ge=0)
+
+
+class Run(Options):
+    """One training, completely described.
+
+    `model` is validated by the domain's own options class, so its keys are as strict as the others.
+    """
+
+    domain: str
+    preset: str
+    model: SerializeAsAny[Options]
+    data: DataOptions = DataOptions()
+    training: TrainingOptions = TrainingOptions()
+
+
+def digest(value: Any) -> str:
+    """Return a short hash of a JSON-like value that does not depend on the order of its keys."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping.
+
+    Raises:
+        UserError: The file is missing, is no YAML, or holds something other than a mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"no such file: {path}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold a YAML mapping, received {type(content).__name__}")
+    return content
+
+
+def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
+    """Turn `["a.b=1", "c=[2, 3]"]` into `{"a": {"b": 1}, "c": [2, 3]}`; values are YAML.
+
+    Raises:
+        UserError: An item has no `=` or no key, or its value is not YAML.
+    """
+    tree: dict[str, Any] = {}
+    for item in assignments:
+        key, separator, text = item.partition("=")
+        parts = key.strip().split(".")
+        if not separator or not all(parts):
+            raise UserError(f"--set needs key=value with a dotted key, received {item!r}")
+        node = tree
+        for part in parts[:-1]:
+            node = node.setdefault(part, {})
+            if not isinstance(node, dict):
+                raise UserError(f"--set {item!r}: {part!r} already has a value")
+        try:
+            node[parts[-1]] = _yaml_value(text)
+        except yaml.YAMLError:
+            raise UserError(f"--set {item!r}: the value is not valid YAML") from None
+    return tree
+
+
+def _yaml_value(text: str) -> Any:
+    value = yaml.safe_load(text)
+    if isinstance(value, str):  # YAML 1.1 reads 1e-3 as text; a physicist means a number
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` with `changes` laid over it, mapping by mapping."""
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
+    return merged
+
+
+def validate(options: type[OptionsType], values: Mapping[str, Any], where: str) -> OptionsType:
+    """Build `options` from plain values.
+
+    Args:
+        options: The class that describes what is allowed.
+        values: The received mapping.
+        where: What the values belong to, for the error message.
+
+    Raises:
+        UserError: One line that names each bad key, what was received and, for an unknown key, the nearest
+            known one.
+    """
+    try:
+        return options.model_validate(dict(values))
+    except ValidationError as error:
+        raise UserError(f"{where}: " + "; ".join(_explain(options, item) for item in error.errors())) from None
+
+
+def _explain(options: type[Options], item: Any) -> str:
+    path = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        known = _known_keys(options, item["loc"][:-1])
+        near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+        return f"unknown key {path!r} ({hint})"
+    if item["type"] == "missing":
+        return f"missing key {path!r}"
+    message = item["msg"].removeprefix("Value error, ")
+    return f"{path or 'options'}: {message[:1].lower()}{message[1:]}, received {item['input']!r}"
+
+
+def _known_keys(options: type[Options], location: tuple[Any, ...]) -> list[str]:
+    for part in location:
+        field = options.model_fields.get(str(part))
+        inner = field.annotation if field else None
+        if not (isinstance(inner, type) and issubclass(inner, Options)):
+            break
+        options = inner
+    return list(options.model_fields)
+
+
+def preset_files() -> dict[str, Path]:
+    """Return every shipped preset by name, found as `domains/*/presets/*.yaml`."""
+    folder = Path(__file__).parent / "domains"
+    return {path.stem: path for path in sorted(folder.glob("*/presets/*.yaml"))}
+
+
+def preset_values(preset: str) -> tuple[str, dict[str, Any]]:
+    """Return the name and the merged values of a shipped preset or of a user's YAML file.
+
+    A preset may name another one with `extends` and then states only what differs.
+
+    Raises:
+        UserError: No such preset or file, or presets that extend each other in a circle.
+    """
+    shipped = preset_files()
+    name, chain, layers = preset, [], []
+    while True:
+        if name in chain:
+            raise UserError(f"preset {preset!r} extends itself: {' -> '.join([*chain, name])}")
+        chain.append(name)
+        path = Path(name) if name.endswith((".yaml", ".yml")) else shipped.get(name)
+        if path is None:
+            near = difflib.get_close_matches(name, shipped, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "`trackkeras presets` lists them"
+            raise UserError(f"no preset named {name!r}; {hint} (a file must end in .yaml)")
+        values = load_yaml(path)
+        parent = values.pop("extends", None)
+        layers.append(values)
+        if parent is None:
+            break
+        name = str(parent)
+    merged: dict[str, Any] = {}
+    for values in reversed(layers):
+        merged = merge(merged, values)
+    return Path(preset).stem if preset.endswith((".yaml", ".yml")) else preset, merged
+
+
+def load_run(preset: str, assignments: Iterable[str] = ()) -> Run:
+    """Resolve a preset and its `--set` overrides to a complete `Run`.
+
+    Args:
+        preset: Name of a shipped preset, or path of a YAML file.
+        assignments: Overrides such as `training.epochs=5`.
+
+    Raises:
+        UserError: Unknown preset, domain or key, or a value outside its range.
+    """
+    name, values = preset_values(preset)
+    values = merge(values, parse_assignments(assignments))
+    return run_from_values({**values, "preset": name})
+
+
+def run_from_values(values: Mapping[str, Any]) -> Run:
+    """Validate plain values, the domain's `model` part by the domain's own class."""
+    from trackkeras.domain import find_domain
+
+    values = dict(values)
+    domain = find_domain(str(values.get("domain")))
+    model = validate(domain.ModelOptions, _mapping(values, "model"), f"preset {values.get('preset')!r}, model")
+    checked = validate(Run, {**values, "model": Options()}, f"preset {values.get('preset')!r}")
+    return checked.model_copy(update={"model": model})
+
+
+def _mapping(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = values.get(key, {})
+    if not isinstance(value, Mapping):
+        raise UserError(f"{key!r} must be a mapping, received {value!r}")
+    return value

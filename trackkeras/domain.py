@@ -1,0 +1,220 @@
+"""The contract between the shared road and a detector domain, and the lookup of domains by name.
+
+A domain is a package in `trackkeras/domains` whose `__init__` offers `DOMAIN`, an instance of `Domain`. The
+shared modules (data, training, evaluation, export, report, cli) know a domain only through this class, so a
+new detector is one new folder and no edit elsewhere. Methods import what they need when they are called:
+looking a domain up loads neither TensorFlow nor Numba.
+"""
+
+from __future__ import annotations
+
+import abc
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trackkeras import domains
+from trackkeras.config import Options, Run
+from trackkeras.errors import UserError
+
+if TYPE_CHECKING:
+    import keras
+
+    from tfrecords_tools.schema import Schema
+
+Rows = dict[str, NDArray[Any]]
+"""Columns of a dataset by name; the first axis of each is the row."""
+
+Statistic = Literal["mean", "std", "median", "p68", "p95", "p99"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number that an evaluation prints, as a statistic of one error quantity.
+
+    Attributes:
+        name: Key in `metrics.json`, with its unit as suffix (`pos_95_mm`).
+        quantity: Key of `Domain.errors`.
+        statistic: What is taken over the rows.
+        unit: Unit of the value, `1` if it has none.
+        target: Wanted upper limit, if there is one.
+    """
+
+    name: str
+    quantity: str
+    statistic: Statistic
+    unit: str
+    target: float | None = None
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A truth variable in whose bands every metric is repeated.
+
+    Attributes:
+        name: Key in `metrics.json`.
+        label: Axis label with unit, for plots.
+        values: Function of the rows that gives `(n,)`.
+        edges: Band limits, ascending.
+        log: Whether a plot of this axis is logarithmic.
+    """
+
+    name: str
+    label: str
+    values: Callable[[Rows], NDArray[Any]]
+    edges: tuple[float, ...]
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Rows to evaluate on, with what a reader must know about them.
+
+    Attributes:
+        name: Short key, such as `test` or `real_field`.
+        description: Origin, field, cuts; printed beside every figure.
+        rows: The columns.
+        simulated: False for measured data or another experiment's own software.
+    """
+
+    name: str
+    description: str
+    rows: Rows
+    simulated: bool = True
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A classical method on the same rows.
+
+    Attributes:
+        name: Key in `metrics.json`.
+        label: Text in tables and plots.
+        predict: Function of the rows that gives the same columns as the network.
+        cost: Operations per row, counted, or None.
+    """
+
+    name: str
+    label: str
+    predict: Callable[[Rows], Rows]
+    cost: float | None = None
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far an exported model may differ from Keras.
+
+    Attributes:
+        description: The rule in words, printed on the card.
+        excess: Function `(rows, reference, other) -> (n,)`: the difference divided by what is allowed, per row;
+            a value above 1 refuses the export.
+    """
+
+    description: str
+    excess: Callable[[Rows, Rows, Rows], NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input or output of the exported signature: `(batch, *shape)` float32."""
+
+    name: str
+    shape: tuple[int, ...]
+    unit: str
+    doc: str
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a bundle takes and gives, in physical units."""
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    examples: Rows = field(default_factory=dict)
+
+
+class Domain(abc.ABC):
+    """What the shared road asks of a detector."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    ModelOptions: ClassVar[type[Options]]
+    GenerateOptions: ClassVar[type[Options]]
+    shard_function: ClassVar[str]
+    """`module:function` that makes one shard; see `tfrecords_tools.generate`."""
+
+    # -- records -----------------------------------------------------------------------------------------
+    @abc.abstractmethod
+    def schema(self) -> Schema:
+        """Return the record schema of this domain's datasets."""
+
+    # -- training ----------------------------------------------------------------------------------------
+    @abc.abstractmethod
+    def signature(self) -> Signature:
+        """Return names, shapes and units of the model's inputs and outputs."""
+
+    @abc.abstractmethod
+    def build(self, run: Run, statistics: Mapping[str, Any]) -> keras.Model:
+        """Return an uncompiled functional model with named inputs and outputs, in physical units.
+
+        Args:
+            run: The resolved configuration.
+            statistics: Per-feature statistics of the training rows, from the manifest.
+        """
+
+    @abc.abstractmethod
+    def compile_arguments(self, run: Run, model: keras.Model) -> dict[str, Any]:
+        """Return `loss`, `metrics` and the like for `model.compile` (the trainer adds the optimizer)."""
+
+    @abc.abstractmethod
+    def split_batch(self, batch: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
+        """Turn one batch of record columns into `(inputs, truth)` for `fit`; called inside `tf.data`."""
+
+    # -- evaluation --------------------------------------------------------------------------------------
+    @abc.abstractmethod
+    def metrics(self) -> tuple[Metric, ...]:
+        """Return the numbers that an evaluation prints."""
+
+    @abc.abstractmethod
+    def axes(self) -> tuple[Axis, ...]:
+        """Return the truth variables in whose bands the metrics are repeated."""
+
+    @abc.abstractmethod
+    def errors(self, rows: Rows, pred: Rows) -> Rows:
+        """Return the error quantities, each `(n,)`, of a prediction on these rows."""
+
+    @abc.abstractmethod
+    def baselines(self, dataset_config: Mapping[str, Any], run: Run) -> tuple[Baseline, ...]:
+        """Return the classical methods to stand beside the network, in order of increasing cost."""
+
+    def extra_samples(self, run: Run) -> tuple[Sample, ...]:
+        """Return samples outside the dataset, such as measured tracks; none where the data is absent."""
+        return ()
+
+    # -- export ------------------------------------------------------------------------------------------
+    @abc.abstractmethod
+    def parity(self) -> Parity:
+        """Return how far the exported model may differ from Keras."""
+
+
+def domain_names() -> list[str]:
+    """Return the names of the domains that exist."""
+    return sorted(module.name for module in pkgutil.iter_modules(domains.__path__) if module.ispkg)
+
+
+def find_domain(name: str) -> Domain:
+    """Return the domain called `name`.
+
+    Raises:
+        UserError: There is no such domain.
+    """
+    if name not in domain_names():
+        raise UserError(f"no domain named {name!r}; there are: {', '.join(domain_names())}")
+    found = importlib.import_module(f"{domains.__name__}.{name}").DOMAIN
+    assert isinstance(found, Domain)
+    return found

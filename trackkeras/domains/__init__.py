@@ -1,0 +1,1 @@
+"""The detector domains. A folder here that offers `DOMAIN` is a domain; nothing else lists it."""

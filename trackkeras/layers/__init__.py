@@ -1,0 +1,1 @@
+"""Reusable Keras layers, registered under the package name `trackkeras`."""
