@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from trackkeras.errors import UserError
 
@@ -50,10 +58,23 @@ class TrainingOptions(Options):
     min_delta: float = Field(1e-6, ge=0, description="Smallest change of val_loss that counts.")
     checkpoint_every: int = Field(10, ge=1, description="Epochs between numbered checkpoints.")
     time_budget_s: float | None = Field(None, gt=0, description="Stop after the epoch that crosses it.")
-    mixed_precision: bool = Field(False, description="float16 hidden layers; inputs and outputs stay float32.")
+    mixed_precision: Literal["off", "float16", "bfloat16"] = Field(
+        "off", description="Number format of the hidden layers; inputs and outputs stay float32."
+    )
     jit_compile: bool = Field(False, description="XLA; one device only.")
-    strategy: Literal["single", "mirrored"] = "single"
+    strategy: Literal["single", "mirrored"] = Field("single", description="mirrored: all devices of this host.")
     seed: int = Field(1, ge=0)
+
+    @model_validator(mode="after")
+    def _one_device_for_xla(self) -> TrainingOptions:
+        if self.jit_compile and self.strategy == "mirrored":
+            raise ValueError("jit_compile works on one device only; switch it off for strategy mirrored")
+        return self
+
+    @field_validator("mixed_precision", mode="before")
+    @classmethod
+    def _yaml_off(cls, value: Any) -> Any:
+        return "off" if value is False else value  # YAML 1.1 reads a bare off as false
 
 
 class Run(Options):

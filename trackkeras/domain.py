@@ -153,6 +153,10 @@ class Domain(abc.ABC):
     def schema(self) -> Schema:
         """Return the record schema of this domain's datasets."""
 
+    def check_rows(self, rows: Rows) -> list[str]:
+        """Return one message per violated rule of a sane sample; `verify` calls this chunk by chunk."""
+        return []
+
     # -- training ----------------------------------------------------------------------------------------
     @abc.abstractmethod
     def signature(self) -> Signature:
@@ -168,7 +172,7 @@ class Domain(abc.ABC):
         """
 
     @abc.abstractmethod
-    def compile_arguments(self, run: Run, model: keras.Model) -> dict[str, Any]:
+    def compile_arguments(self, run: Run, statistics: Mapping[str, Any]) -> dict[str, Any]:
         """Return `loss`, `metrics` and the like for `model.compile` (the trainer adds the optimizer)."""
 
     @abc.abstractmethod
@@ -187,6 +191,18 @@ class Domain(abc.ABC):
     @abc.abstractmethod
     def errors(self, rows: Rows, pred: Rows) -> Rows:
         """Return the error quantities, each `(n,)`, of a prediction on these rows."""
+
+    @abc.abstractmethod
+    def residuals(self, rows: Rows, pred: Rows) -> Rows:
+        """Return the signed differences, each `(n,)`, whose distributions are plotted."""
+
+    @abc.abstractmethod
+    def residual_labels(self) -> dict[str, str]:
+        """Return an axis label with unit for each residual."""
+
+    @abc.abstractmethod
+    def cost(self, run: Run) -> float:
+        """Return the counted arithmetic operations of the network per row."""
 
     @abc.abstractmethod
     def baselines(self, dataset_config: Mapping[str, Any], run: Run) -> tuple[Baseline, ...]:

@@ -1,0 +1,239 @@
+"""Fit of a `maxwell` field to a profile on the axis, to its integral, and to tracks of an unknown field.
+
+All unknowns - peak, centre, width and `sin2` of every term - are found together by robust least squares. Parts
+of the residual vector, each divided by what counts as one unit of disagreement (`FitOptions`):
+
+- the profile on the axis, and the integral of By over the volume's axis;
+- the end states of tracks, relative to `track_floor` plus a fraction of how far the field moved the track, with
+  a soft-L1 loss: slow tracks cross regions that no smooth field describes;
+- |B| above `bound` at the edge of the region `bound_box`, so that the field stays harmless where no track was;
+- the peaks themselves (ridge): large terms that cancel each other fit no better and extrapolate worse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import least_squares
+
+from trackkeras.domains.extrapolation.fields import VOLUME, Field, make_field
+from trackkeras.domains.extrapolation.maxwell import Terms
+from trackkeras.domains.extrapolation.propagation import propagate
+
+Array = NDArray[np.float64]
+
+STEP = 100.0
+"""Runge-Kutta step of the fit [mm]."""
+
+NO_SLOPE_LIMIT = 100.0
+
+
+@dataclass(frozen=True)
+class Profile:
+    """By on the axis.
+
+    Attributes:
+        z: `(n,)` [mm].
+        by: `(n,)` [T].
+        integral: By integrated over the axis of the whole volume [T m].
+    """
+
+    z: Array
+    by: Array
+    integral: float
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """Tracks between two planes.
+
+    Attributes:
+        start: `(n, 5)` states at `z0` in [mm, mm, 1, 1, 1/MeV].
+        end: `(n, 4)` or `(n, 5)` states at `z1`.
+        z0: First plane [mm].
+        z1: Last plane [mm].
+    """
+
+    start: Array
+    end: Array
+    z0: float
+    z1: float
+
+    def __getitem__(self, rows: Any) -> Tracks:
+        """Return the tracks of these rows."""
+        return replace(self, start=self.start[rows], end=self.end[rows])
+
+    def __len__(self) -> int:
+        """Return the number of tracks."""
+        return len(self.start)
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """What counts as one unit of disagreement, and where the search may go.
+
+    Attributes:
+        profile_error: [T].
+        integral_error: [T m].
+        track_floor: Position error [mm] of a track that is not bent.
+        track_fraction: Further position error, as a fraction of the displacement by the field.
+        slope_lever: Length [mm] that turns a slope error into a position error.
+        bound: |B| [T] from which on the field is pushed down.
+        bound_error: [T].
+        bound_slopes: The bounded region is |x| < slope_x z + offset, |y| < slope_y z + offset.
+        bound_offset: [mm].
+        ridge: Peak [T] that counts as one unit.
+        centre: Range of the centres [mm].
+        width: Range of the widths [mm].
+        sin2: Range of `sin2`.
+        starts: Number of random starting points; the best fit wins.
+        evaluations: Limit of residual evaluations per start.
+    """
+
+    profile_error: float = 0.002
+    integral_error: float = 0.005
+    track_floor: float = 0.2
+    track_fraction: float = 0.001
+    slope_lever: float = 1000.0
+    bound: float = 1.8
+    bound_error: float = 0.05
+    bound_slopes: tuple[float, float] = (0.3, 0.25)
+    bound_offset: float = 300.0
+    ridge: float = 1.0
+    centre: tuple[float, float] = (0.0, 11000.0)
+    width: tuple[float, float] = (900.0, 4000.0)
+    sin2: tuple[float, float] = (-1.0, 0.8)
+    starts: int = 4
+    evaluations: int = 60
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """Outcome of a fit.
+
+    Attributes:
+        terms: `(n, 4)` peak [T], centre [mm], width [mm], sin2, in order of the centres.
+        cost: Half the sum of the losses.
+        costs: The same of every start.
+    """
+
+    terms: tuple[tuple[float, ...], ...]
+    cost: float
+    costs: tuple[float, ...] = field(default=())
+
+
+def track_errors(magnet: Field, tracks: Tracks, step: float = STEP) -> Array:
+    """Return the position error [mm] of every track at its end, `(n,)`; infinite where it did not arrive."""
+    reached = propagate(
+        magnet, tracks.start, tracks.z0, tracks.z1 - tracks.z0, step=step, max_slope=NO_SLOPE_LIMIT
+    ).state
+    errors = np.hypot(reached[:, 0] - tracks.end[:, 0], reached[:, 1] - tracks.end[:, 1])
+    return np.where(np.isfinite(errors), errors, np.inf)
+
+
+def fit_maxwell(
+    profile: Profile, tracks: Tracks, terms: int, seed: int = 1, options: FitOptions = FitOptions(), log: Any = None
+) -> FitResult:
+    """Fit `terms` terms of a `maxwell` field.
+
+    Args:
+        profile: By on the axis and its integral.
+        tracks: Tracks that crossed the field.
+        terms: Number of terms.
+        seed: Seed of the starting points.
+        options: Weights and ranges.
+        log: Called with one line per start, if given.
+    """
+    rng = np.random.default_rng(seed)
+    low, high = (np.tile([limits[k] for limits in ((-3.0, 3.0), options.centre, options.width, options.sin2)], terms) for k in (0, 1))
+    scale = np.tile([0.3, 500.0, 300.0, 0.1], terms)
+    residuals = _Residuals(profile, tracks, options)
+    fits = []
+    for number in range(options.starts):
+        start = _start(profile, terms, rng)
+        found = least_squares(
+            residuals,
+            np.clip(start, low + 1e-6, high - 1e-6),
+            bounds=(low, high),
+            x_scale=scale,
+            diff_step=1e-5,
+            max_nfev=options.evaluations,
+        )
+        fits.append(found)
+        if log:
+            log(f"start {number + 1} of {options.starts}: cost {found.cost:.1f} after {found.nfev} steps")
+    best = min(fits, key=lambda found: found.cost)
+    rows = best.x.reshape(-1, 4)
+    ordered = tuple(tuple(float(number) for number in row) for row in rows[np.argsort(rows[:, 1])])
+    return FitResult(ordered, float(best.cost), tuple(float(found.cost) for found in fits))
+
+
+def _start(profile: Profile, terms: int, rng: np.random.Generator) -> Array:
+    """Return terms spread along the profile whose sum is the profile, with a little randomness."""
+    peak = profile.z[np.argmax(np.abs(profile.by))]
+    centres = peak + np.linspace(-2500.0, 3500.0, terms) + rng.normal(0.0, 300.0, terms)
+    widths = rng.uniform(1100.0, 2200.0, terms)
+    shapes = np.exp(-0.5 * ((profile.z[:, None] - centres) / widths) ** 2)
+    ridge = 0.3 * np.eye(terms)
+    peaks = np.linalg.lstsq(np.vstack([shapes, ridge]), np.concatenate([profile.by, np.zeros(terms)]))[0]
+    return np.column_stack([peaks, centres, widths, rng.normal(0.0, 0.1, terms)]).ravel()
+
+
+class _Residuals:
+    """Everything that the fit compares, as one vector; soft-L1 is applied to the tracks alone."""
+
+    def __init__(self, profile: Profile, tracks: Tracks, options: FitOptions) -> None:
+        self.profile, self.tracks, self.options = profile, tracks, options
+        straight = tracks.start[:, :2] + (tracks.z1 - tracks.z0) * tracks.start[:, 2:4]
+        moved = np.hypot(*(tracks.end[:, :2] - straight).T)
+        self.unit = (options.track_floor + options.track_fraction * moved)[:, None]
+        self.axis = np.linspace(VOLUME[4], VOLUME[5], 581)
+        self.edge = _edge(options)
+
+    def __call__(self, flat: Array) -> Array:
+        options, terms = self.options, flat.reshape(-1, 4)
+        magnet = make_field("maxwell", terms=terms.tolist())
+        zero = np.zeros_like(self.profile.z)
+        profile = (magnet.field(zero, zero, self.profile.z)[:, 1] - self.profile.by) / options.profile_error
+        integral = (axis_integral(magnet) - self.profile.integral) / options.integral_error
+        strength = np.linalg.norm(magnet.field(*self.edge), axis=1)
+        excess = np.maximum(strength - options.bound, 0.0) / options.bound_error
+        ridge = terms[:, 0] / options.ridge
+        return np.concatenate([profile, [integral], excess, ridge, self.track_residuals(magnet)])
+
+    def track_residuals(self, magnet: Field) -> Array:
+        tracks, options = self.tracks, self.options
+        reached = propagate(
+            magnet, tracks.start, tracks.z0, tracks.z1 - tracks.z0, step=STEP, max_slope=NO_SLOPE_LIMIT
+        ).state
+        difference = reached[:, :4] - tracks.end[:, :4]
+        difference[:, 2:] *= options.slope_lever
+        pull = np.nan_to_num(difference / self.unit, nan=1e4).ravel()
+        # r -> sign(r) sqrt(2 (sqrt(1 + r²) - 1)): its square is the soft-L1 loss of r.
+        return np.sign(pull) * np.sqrt(2.0 * (np.sqrt(1.0 + pull * pull) - 1.0))
+
+
+def _edge(options: FitOptions) -> tuple[Array, Array, Array]:
+    """Return points on the surface of the bounded region, in one quadrant: the field is symmetric."""
+    z, place = (axis.ravel() for axis in np.meshgrid(np.linspace(0.0, 13000.0, 53), np.linspace(0.0, 2.0, 17)))
+    x = (options.bound_slopes[0] * z + options.bound_offset) * np.minimum(place, 1.0)
+    y = (options.bound_slopes[1] * z + options.bound_offset) * np.minimum(2.0 - place, 1.0)
+    return np.minimum(x, VOLUME[1]), np.minimum(y, VOLUME[3]), z
+
+
+def axis_integral(magnet: Field, step: float = 10.0) -> float:
+    """Return By integrated along the axis of the field's volume [T m]."""
+    first, last = magnet.volume[4:]
+    z = np.linspace(first, last, round((last - first) / step) + 1)
+    by = magnet.field(0.0, 0.0, z)[:, 1]
+    return float(np.trapezoid(by, z)) / 1000.0
+
+
+def rounded(terms: Terms) -> tuple[tuple[float, ...], ...]:
+    """Return the terms with the digits that matter: 1e-6 T, 0.01 mm, 0.01 mm, 1e-6."""
+    digits: Sequence[int] = (6, 2, 2, 6)
+    return tuple(tuple(round(number, d) for number, d in zip(row, digits, strict=True)) for row in terms)

@@ -1,0 +1,130 @@
+"""What can be asked of the track generator; the defaults are the contract behind every published table."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field as Described
+from pydantic import ValidationInfo, field_validator
+
+from trackkeras.config import Options
+from trackkeras.domains.extrapolation.tableaus import DEFAULT_STEP, find_tableau
+from trackkeras.errors import UserError
+
+if TYPE_CHECKING:
+    from trackkeras.domains.extrapolation.fields import Field
+
+_X, _Y, _Z = (0, 1), (2, 3), (4, 5)
+
+
+class GenerateOptions(Options):
+    """Field, acceptance and integration of a generated sample; lengths in mm, momenta in GeV."""
+
+    field: dict[str, Any] = Described(
+        default={"name": "lhcb", "polarity": 1}, description="Name and options for make_field."
+    )
+    p_min: float = Described(0.5, gt=0, allow_inf_nan=False, description="Lowest momentum [GeV].")
+    p_max: float = Described(100.0, gt=0, allow_inf_nan=False, description="Highest momentum [GeV].")
+    charge: Literal["both", "positive", "negative"] = "both"
+    z_start: float = Described(0.0, allow_inf_nan=False, description="First plane a track may touch [mm].")
+    z_end: float = Described(13000.0, allow_inf_nan=False, description="Last plane a track may touch [mm].")
+    dz_min: float = Described(1000.0, gt=0, allow_inf_nan=False, description="Shortest |dz| [mm].")
+    dz_max: float = Described(10000.0, gt=0, allow_inf_nan=False, description="Longest |dz| [mm].")
+    direction: Literal["both", "forward", "backward"] = "both"
+    x_max: float = Described(3000.0, gt=0, allow_inf_nan=False, description="Limit of |x| at z0 [mm].")
+    y_max: float = Described(2500.0, gt=0, allow_inf_nan=False, description="Limit of |y| at z0 [mm].")
+    tx_max: float = Described(0.3, gt=0, allow_inf_nan=False, description="Limit of |tx| at z0.")
+    ty_max: float = Described(0.25, gt=0, allow_inf_nan=False, description="Limit of |ty| at z0.")
+    pv_fraction: float = Described(0.7, ge=0, le=1, description="Share of draws that point to the vertex.")
+    pv_spread: float = Described(
+        100.0, ge=0, allow_inf_nan=False, description="Gaussian width of their x and y at z = 0 [mm]."
+    )
+    slope_limit: float = Described(1.0, gt=0, description="Limit of |tx| and |ty| at every step of the path.")
+    step: float = Described(DEFAULT_STEP, gt=0, allow_inf_nan=False, description="Longest step [mm].")
+    method: str = Described("rk4", description="Name of the Runge-Kutta tableau.")
+
+    def make_field(self) -> Field:
+        """Return the field; equal options share one object."""
+        return _make_field(json.dumps(self.field, sort_keys=True))
+
+    @field_validator("field", mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("field")
+    @classmethod
+    def _field_exists(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if "name" not in value:
+            raise ValueError("a field needs a name, such as {name: lhcb}")
+        _make_field(json.dumps(value, sort_keys=True))
+        return value
+
+    @field_validator("method")
+    @classmethod
+    def _method_exists(cls, value: str) -> str:
+        find_tableau(value)
+        return value
+
+    @field_validator("p_max")
+    @classmethod
+    def _momenta_ordered(cls, value: float, info: ValidationInfo) -> float:
+        low = info.data.get("p_min", value)
+        if value < low:
+            raise ValueError(f"must not be below p_min, {low:g} GeV")
+        return value
+
+    @field_validator("z_start", "z_end")
+    @classmethod
+    def _plane_known(cls, value: float, info: ValidationInfo) -> float:
+        _check_in_volume(value, _Z, "z", info)
+        if info.field_name == "z_end" and value <= info.data.get("z_start", -float("inf")):
+            raise ValueError(f"must be larger than z_start, {info.data['z_start']:g} mm")
+        return value
+
+    @field_validator("x_max", "y_max")
+    @classmethod
+    def _box_known(cls, value: float, info: ValidationInfo) -> float:
+        axis, name = (_X, "x") if info.field_name == "x_max" else (_Y, "y")
+        _check_in_volume(value, axis, name, info)
+        _check_in_volume(-value, axis, name, info)
+        return value
+
+    @field_validator("dz_max")
+    @classmethod
+    def _distances_fit(cls, value: float, info: ValidationInfo) -> float:
+        if value < info.data.get("dz_min", value):
+            raise ValueError(f"must not be below dz_min, {info.data['dz_min']:g} mm")
+        if "z_start" in info.data and "z_end" in info.data:
+            room = info.data["z_end"] - info.data["z_start"]
+            if value > room:
+                raise ValueError(f"must fit between z_start and z_end, which leave {room:g} mm")
+        return value
+
+    @field_validator("tx_max", "ty_max")
+    @classmethod
+    def _slope_sane(cls, value: float, info: ValidationInfo) -> float:
+        if value > 1:
+            raise ValueError("must not be above 1")
+        return value
+
+
+def _check_in_volume(value: float, axis: tuple[int, int], name: str, info: ValidationInfo) -> None:
+    if "field" not in info.data:  # the field itself was refused
+        return
+    field = _make_field(json.dumps(info.data["field"], sort_keys=True))
+    low, high = (float(field.volume[index]) for index in axis)
+    if not low <= value <= high:
+        raise ValueError(f"the field {field.name!r} is known for {name} from {low:g} to {high:g} mm only")
+
+
+@lru_cache(maxsize=8)
+def _make_field(options: str) -> Field:
+    from trackkeras.domains.extrapolation.fields import make_field
+
+    try:
+        return make_field(**json.loads(options))
+    except TypeError as error:
+        raise UserError(f"field options {options}: {error}") from None

@@ -1,0 +1,40 @@
+"""What an extrapolation preset may say about its network."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from trackkeras.config import Options
+
+SIZES: dict[str, tuple[int, ...]] = {
+    "tiny": (64, 64),
+    "small": (128, 128),
+    "medium": (256, 256, 128),
+    "wide": (512, 512, 256, 128),
+}
+"""Hidden widths of the four size presets."""
+
+
+class ModelOptions(Options):
+    """The network, its loss and its size."""
+
+    kind: Literal["mlp"] = "mlp"
+    size: Literal["tiny", "small", "medium", "wide"] = "medium"
+    hidden: tuple[int, ...] | None = Field(None, min_length=1, description="Widths; replaces `size`.")
+    activation: Literal["silu", "tanh", "relu"] = "silu"
+    form: Literal["residual", "absolute"] = Field(
+        "residual",
+        description="residual: straight line + q/p- and dz-scaled output, 7 inputs. absolute: the final state "
+        "itself from 6 inputs without z0.",
+    )
+    loss: Literal["bend", "mse"] = Field(
+        "bend", description="bend: error relative to the bend; mse: squared error of the standardised state."
+    )
+    loss_floor_mm: float = Field(1.0, gt=0, description="Errors well below this are not worth improving.")
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Hidden widths in force."""
+        return self.hidden or SIZES[self.size]

@@ -1,0 +1,107 @@
+"""One shard of generated tracks: draw, propagate, count what is rejected, redraw until the shard is full."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from tfrecords_tools.schema import Feature, Schema
+from trackkeras.config import validate
+from trackkeras.domain import Rows
+from trackkeras.domains.extrapolation.generation_options import GenerateOptions
+from trackkeras.domains.extrapolation.propagation import Status, propagate
+from trackkeras.domains.extrapolation.sampling import draw_tracks
+from trackkeras.errors import UserError
+
+BATCH = 16384
+"""Most draws at a time; small enough for a smooth progress display."""
+
+HOPELESS_DRAWS = 50_000
+HOPELESS_ACCEPTANCE = 1e-3
+
+_OUTSIDE_BOX = 100
+_REASONS = {
+    "outside_box": _OUTSIDE_BOX,
+    "left_volume": int(Status.LEFT_VOLUME),
+    "slope_limit": int(Status.SLOPE_LIMIT),
+    "not_finite": int(Status.NOT_FINITE),
+}
+_STATE_UNIT = "mm, mm, 1, 1, 1/MeV"
+
+
+def extrapolation_schema() -> Schema:
+    """Return the record schema of the extrapolation domain."""
+    return Schema(
+        name="extrapolation",
+        features=(
+            Feature("state", "float32", (5,), _STATE_UNIT, "x, y, tx, ty, q/p at z0"),
+            Feature("z0", "float32", (1,), "mm", "plane of the input state"),
+            Feature("dz", "float32", (1,), "mm", "signed distance to the output plane"),
+            Feature("final_state", "float32", (5,), _STATE_UNIT, "x, y, tx, ty, q/p at z0 + dz"),
+        ),
+    )
+
+
+def make_shard(
+    config: Mapping[str, Any], rng: np.random.Generator, rows: int
+) -> Iterator[tuple[Rows, dict[str, int]]]:
+    """Generate `rows` tracks in chunks.
+
+    Args:
+        config: Values for `GenerateOptions`.
+        rng: Source of randomness; the rows are a function of it, of `config` and of `rows` alone.
+        rows: Number of accepted tracks.
+
+    Yields:
+        Columns `state` `(m, 5)`, `z0` `(m, 1)`, `dz` `(m, 1)`, `final_state` `(m, 5)`, float32, and the counts
+        of this chunk: `tried`, and the rejected ones by reason. `tried` less the rejected ones is `m`.
+
+    Raises:
+        UserError: A bad option, or options under which next to no track is accepted.
+    """
+    options = validate(GenerateOptions, config, "generate extrapolation")
+    field = options.make_field()
+    tried = accepted = 0
+    while accepted < rows:
+        wanted = rows - accepted
+        # Draw a little more than the acceptance so far asks for: few chunks, little thrown away at the end.
+        likely = (accepted + 1) / (tried + 2)
+        draws = draw_tracks(options, rng, min(BATCH, int(1.05 * wanted / likely) + 64))
+
+        start = draws.inside.nonzero()[0]
+        done = propagate(
+            field,
+            draws.state[start],
+            draws.z0[start],
+            draws.dz[start],
+            step=options.step,
+            method=options.method,
+            max_slope=options.slope_limit,
+        )
+        reason = np.full(len(draws.inside), _OUTSIDE_BOX, np.int8)
+        reason[start] = done.status
+
+        good = (reason == Status.OK).nonzero()[0][:wanted]
+        seen = int(good[-1]) + 1 if len(good) == wanted else len(reason)  # later draws were never needed
+        counts = {"tried": seen} | {
+            name: int(np.count_nonzero(reason[:seen] == code)) for name, code in _REASONS.items()
+        }
+        tried += seen
+        accepted += len(good)
+        if tried > HOPELESS_DRAWS and accepted < HOPELESS_ACCEPTANCE * tried:
+            raise UserError(
+                f"only {accepted} of {tried} drawn tracks stay inside the field and the slope limit: "
+                "raise p_min, shorten dz_max or narrow the box"
+            )
+        final = done.state[done.status == Status.OK][: len(good)]
+        yield (
+            {
+                "state": draws.state[good],
+                "z0": draws.z0[good, None],
+                "dz": draws.dz[good, None],
+                "final_state": final.astype(np.float32),
+            },
+            counts,
+        )

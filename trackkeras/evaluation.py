@@ -1,0 +1,257 @@
+"""Predictions -> numbers: every metric over all rows and in bands, beside the baselines on the same rows.
+
+The result is plain data (`metrics.json`, `residuals.npz`) that plots, report and comparison read; nothing here
+knows a detector.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tfrecords_tools.files import new_file
+from tfrecords_tools.reader import Dataset
+from trackkeras.config import Run
+from trackkeras.domain import Axis, Baseline, Domain, Metric, Rows, Sample, find_domain
+from trackkeras.errors import UserError
+from trackkeras.runs import RunFolder, open_run
+
+STATISTICS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
+    "mean": lambda values: np.mean(values, axis=-1),
+    "std": lambda values: np.std(values, axis=-1),
+    "median": lambda values: np.median(values, axis=-1),
+    "p68": lambda values: np.quantile(values, 0.68, axis=-1),
+    "p95": lambda values: np.quantile(values, 0.95, axis=-1),
+    "p99": lambda values: np.quantile(values, 0.99, axis=-1),
+}
+
+RESAMPLES = 100
+LARGEST_RESAMPLE = 20_000
+FEWEST_ROWS_IN_BAND = 20
+RESIDUAL_ROWS = 100_000
+
+
+def predict(model: Any, rows: Rows, domain: Domain, batch_size: int = 8192) -> Rows:
+    """Return the model's outputs, by name, for these rows."""
+    inputs = {tensor.name: rows[tensor.name] for tensor in domain.signature().inputs}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="__array__ implementation doesn't accept a copy keyword")
+        return dict(model.predict(inputs, batch_size=batch_size, verbose=0))
+
+
+def metric_values(domain: Domain, rows: Rows, pred: Rows) -> dict[str, float]:
+    """Return each metric of the domain as one number."""
+    errors = domain.errors(rows, pred)
+    return {
+        metric.name: float(STATISTICS[metric.statistic](errors[metric.quantity])) for metric in domain.metrics()
+    }
+
+
+def interval(values: NDArray[Any], statistic: str, seed: int = 0) -> dict[str, float]:
+    """Return a statistic and its 95 % bootstrap interval.
+
+    Large samples are resampled in subsets of 20,000 rows and the spread is scaled by the square root of the
+    size ratio (m-out-of-n bootstrap; Bickel, Goetze, van Zwet, Statistica Sinica 7, 1997).
+
+    Args:
+        values: `(n,)`, n >= 1.
+        statistic: Key of `STATISTICS`.
+        seed: Seed of the resampling.
+    """
+    compute = STATISTICS[statistic]
+    value = float(compute(values))
+    size = min(values.size, LARGEST_RESAMPLE)
+    rng = np.random.default_rng(seed)
+    draws = np.array([float(compute(values[rng.integers(values.size, size=size)])) for _ in range(RESAMPLES)])
+    shift = (np.quantile(draws, [0.025, 0.975]) - value) * np.sqrt(size / values.size)
+    return {"value": value, "low": value + float(shift[0]), "high": value + float(shift[1])}
+
+
+def evaluate_sample(
+    domain: Domain, sample: Sample, estimators: Mapping[str, tuple[dict[str, Any], Callable[[Rows], Rows]]]
+) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Evaluate several estimators on the rows of one sample.
+
+    Args:
+        domain: Gives errors, metrics and bands.
+        sample: The rows.
+        estimators: By name, a description (`label`, `kind`, `cost`) and a function from rows to predictions.
+
+    Returns:
+        The sample's entry of `metrics.json`, and signed residuals by `sample/estimator/quantity`.
+    """
+    metrics, axes = domain.metrics(), domain.axes()
+    result: dict[str, Any] = {
+        "name": sample.name,
+        "description": sample.description,
+        "simulated": sample.simulated,
+        "rows": len(next(iter(sample.rows.values()))),
+        "estimators": {name: description for name, (description, _) in estimators.items()},
+        "metrics": {},
+        "bands": [_empty_band(axis, sample.rows) for axis in axes],
+    }
+    residuals = {}
+    for name, (_, function) in estimators.items():
+        pred = function(sample.rows)
+        errors = domain.errors(sample.rows, pred)
+        bad = {key: int((~np.isfinite(value)).sum()) for key, value in errors.items()}
+        if any(bad.values()):
+            raise UserError(f"{name} gives {max(bad.values())} non-finite predictions on sample {sample.name!r}")
+        result["metrics"][name] = {
+            metric.name: interval(errors[metric.quantity], metric.statistic) for metric in metrics
+        }
+        for axis, band in zip(axes, result["bands"], strict=True):
+            band["metrics"][name] = _in_bands(metrics, errors, _band_index(axis, sample.rows), len(band["rows"]))
+        for key, values in domain.residuals(sample.rows, pred).items():
+            residuals[f"{sample.name}/{name}/{key}"] = values[:RESIDUAL_ROWS].astype("float32")
+    result["targets"] = {
+        metric.name: _target(metric.target, result["metrics"]["network"][metric.name]["value"])
+        for metric in metrics
+        if metric.target is not None
+    }
+    result["worse_than_baseline"] = _worse_bands(result, metrics)
+    return result, residuals
+
+
+def _target(limit: float, value: float) -> dict[str, Any]:
+    return {"limit": limit, "value": value, "met": value < limit}
+
+
+def _band_index(axis: Axis, rows: Rows) -> NDArray[Any]:
+    """Return `(n,)` band numbers; the upper edge of the last band belongs to it, -1 is outside."""
+    values, edges = axis.values(rows), np.asarray(axis.edges)
+    # float32 columns put 0.5 GeV a rounding error below its edge; such rows belong to the band
+    values = np.clip(values, edges[0], edges[-1]) if _just_outside(values, edges) else values
+    index = np.searchsorted(edges, values, side="right") - 1
+    index[values == edges[-1]] = len(edges) - 2
+    index[(values < edges[0]) | (values > edges[-1])] = -1
+    return index
+
+
+def _just_outside(values: NDArray[Any], edges: NDArray[Any]) -> bool:
+    tolerance = 1e-5
+    return bool(values.min() >= edges[0] * (1 - tolerance) and values.max() <= edges[-1] * (1 + tolerance))
+
+
+def _empty_band(axis: Axis, rows: Rows) -> dict[str, Any]:
+    index = _band_index(axis, rows)
+    counts = [int((index == number).sum()) for number in range(len(axis.edges) - 1)]
+    return {
+        "axis": axis.name, "label": axis.label, "log": axis.log, "edges": list(axis.edges),
+        "rows": counts, "metrics": {},
+    }
+
+
+def _in_bands(
+    metrics: tuple[Metric, ...], errors: Rows, index: NDArray[Any], bands: int
+) -> dict[str, list[dict[str, float] | None]]:
+    table: dict[str, list[dict[str, float] | None]] = {metric.name: [] for metric in metrics}
+    for number in range(bands):
+        inside = index == number
+        enough = inside.sum() >= FEWEST_ROWS_IN_BAND
+        for metric in metrics:
+            values = errors[metric.quantity][inside]
+            table[metric.name].append(interval(values, metric.statistic) if enough else None)
+    return table
+
+
+def _worse_bands(result: Mapping[str, Any], metrics: tuple[Metric, ...]) -> list[dict[str, Any]]:
+    """List the bands in which the network's value of a metric with a target exceeds a baseline's."""
+    found = []
+    compared = [metric.name for metric in metrics if metric.target is not None]
+    baselines = [name for name, entry in result["estimators"].items() if entry["kind"] == "baseline"]
+    for band in result["bands"]:
+        for metric in compared:
+            for name in baselines:
+                for number, value in enumerate(band["metrics"]["network"][metric]):
+                    other = band["metrics"][name][metric][number]
+                    if value and other and value["value"] > other["value"]:
+                        limits = band["edges"][number : number + 2]
+                        found.append({"axis": band["axis"], "band": limits, "metric": metric, "baseline": name})
+    return found
+
+
+def evaluate(path: Path, data: Path | None = None, split: str = "test", limit: int | None = None) -> dict[str, Any]:
+    """Evaluate the best model of a run and write `metrics.json` and `residuals.npz` into its folder.
+
+    Args:
+        path: Run folder.
+        data: Dataset folder; by default the one that the run was trained on.
+        split: Split whose rows are evaluated.
+        limit: Use only the first rows of the split.
+
+    Returns:
+        The content of `metrics.json`.
+
+    Raises:
+        UserError: The run has no model, or the dataset is missing or of another kind.
+    """
+    import keras
+
+    from trackkeras.training import open_dataset
+
+    folder, run = open_run(path)
+    domain = find_domain(run.domain)
+    if not folder.best.is_file():
+        raise UserError(f"{path} has no best.keras; finish the training with `trackkeras train --resume`")
+    source = open_dataset(data or Path(folder.read("dataset.json")["path"]), domain)
+    model = keras.models.load_model(folder.best)
+    sample = dataset_sample(source, split, limit)
+    config = source.manifest.config
+    estimators = _estimators(domain, run, model, domain.baselines(config, run))
+    samples, residuals = [], {}
+    for each in (sample, *domain.extra_samples(run)):
+        entry, arrays = evaluate_sample(domain, each, estimators)
+        samples.append(entry)
+        residuals |= arrays
+    result = {
+        "run": folder.name,
+        "preset": run.preset,
+        "domain": run.domain,
+        "parameters": int(model.count_params()),
+        "dataset": {"description": sample.description, "config_hash": source.manifest.config_hash},
+        "metric_definitions": {
+            metric.name: {
+                "unit": metric.unit, "quantity": metric.quantity, "statistic": metric.statistic,
+                "target": metric.target,
+            }
+            for metric in domain.metrics()
+        },
+        "residual_labels": domain.residual_labels(),
+        "samples": samples,
+    }
+    with new_file(folder.path / "residuals.npz") as stream:
+        np.savez_compressed(stream, **residuals)
+    folder.write("metrics.json", result)
+    _record_test_result(folder, samples[0])
+    return result
+
+
+def dataset_sample(source: Dataset, split: str, limit: int | None = None) -> Sample:
+    """Return the rows of a split with a description of their origin."""
+    rows = source.read(split, limit=limit)
+    manifest = source.manifest
+    description = f"{split} rows of {manifest.generator}, configuration {manifest.config_hash}, seed {manifest.seed}"
+    return Sample(split, description, rows)
+
+
+def _estimators(
+    domain: Domain, run: Run, model: Any, baselines: tuple[Baseline, ...]
+) -> dict[str, tuple[dict[str, Any], Callable[[Rows], Rows]]]:
+    network = {"label": run.preset, "kind": "network", "cost": domain.cost(run)}
+    estimators = {"network": (network, lambda rows: predict(model, rows, domain))}
+    for baseline in baselines:
+        entry = {"label": baseline.label, "kind": "baseline", "cost": baseline.cost}
+        estimators[baseline.name] = (entry, baseline.predict)
+    return estimators
+
+
+def _record_test_result(folder: RunFolder, sample: Mapping[str, Any]) -> None:
+    history = folder.read("history.json")
+    history["test_final"] = {name: entry["value"] for name, entry in sample["metrics"]["network"].items()}
+    folder.write("history.json", history)

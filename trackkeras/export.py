@@ -1,0 +1,286 @@
+"""Run -> bundle: SavedModel and ONNX in physical units, refused unless both agree with Keras.
+
+A bundle is a version folder of TF-Serving with a few files more:
+
+    bundles/NAME/VERSION/
+      saved_model.pb, variables/   signature `serving_default`, named inputs and outputs
+      model.onnx                   the same signature
+      bundle.json                  names, shapes, units, origin; what servers and clients read
+      parity.json                  largest difference from Keras, per format
+      card.md                      intended range, training data, accuracy, parity
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import keras
+import numpy as np
+import onnxruntime
+import tensorflow as tf
+
+from tfrecords_tools.files import new_file, read_json, write_json
+from tfrecords_tools.reader import Dataset
+from trackkeras.config import Run
+from trackkeras.domain import Domain, Rows, Signature, Tensor, find_domain
+from trackkeras.errors import UserError
+from trackkeras.evaluation import predict
+from trackkeras.runs import RunFolder, environment, open_run
+
+OPSET = 18
+"""ONNX operator set; the newest that tf2onnx 1.17 writes."""
+SIGNATURE = "serving_default"
+ROWS_PER_BAND = 1000
+
+
+def write_saved_model(model: keras.Model, signature: Signature, directory: Path) -> None:
+    """Write a SavedModel that session-based loaders (C, C++, TF-Serving) can read.
+
+    `tf.saved_model.save` of a Keras 3 model loads in Python only; `ExportArchive` is read everywhere.
+    """
+    specs = {
+        tensor.name: tf.TensorSpec((None, *tensor.shape), tf.float32, name=tensor.name)
+        for tensor in signature.inputs
+    }
+
+    def serving_default(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        outputs = model(inputs, training=False)
+        return {tensor.name: tf.identity(outputs[tensor.name], name=tensor.name) for tensor in signature.outputs}
+
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    archive.add_endpoint(SIGNATURE, serving_default, input_signature=[specs])
+    archive.write_out(str(directory), verbose=False)
+
+
+def write_onnx(saved_model: Path, signature: Signature, path: Path) -> None:
+    """Convert a SavedModel's signature to ONNX with the same input and output names.
+
+    Raises:
+        UserError: The file would want other inputs than the signature declares.
+    """
+    import onnx
+    from tf2onnx import convert, tf_loader
+
+    graph, inputs, outputs, rename = tf_loader.from_saved_model(
+        str(saved_model), None, None, tag="serve", signatures=[SIGNATURE], return_tensors_to_rename=True
+    )
+    with tf.device("/cpu:0"):
+        onnx_model, _ = convert._convert_common(
+            graph, name="trackkeras", input_names=inputs, output_names=outputs, tensors_to_rename=rename, opset=OPSET
+        )
+    declared = {tensor.name for tensor in signature.inputs}
+    found = {entry.name for entry in onnx_model.graph.input}
+    if found != declared:
+        raise UserError(f"ONNX conversion: inputs {sorted(found)} instead of {sorted(declared)}; nothing exported")
+    onnx.save_model(onnx_model, str(path))
+
+
+def run_saved_model(directory: Path, rows: Rows, signature: Signature) -> Rows:
+    """Run a SavedModel through the session loader, as C++ and TF-Serving do."""
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        loaded = tf.compat.v1.saved_model.load(session, ["serve"], str(directory))
+        definition = loaded.signature_def[SIGNATURE]
+        feeds = {definition.inputs[tensor.name].name: rows[tensor.name] for tensor in signature.inputs}
+        fetches = {tensor.name: definition.outputs[tensor.name].name for tensor in signature.outputs}
+        return dict(session.run(fetches, feeds))
+
+
+def run_onnx(path: Path, rows: Rows, signature: Signature) -> Rows:
+    """Run an ONNX file in ONNX Runtime on one thread."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    names = [tensor.name for tensor in signature.outputs]
+    values = session.run(names, {tensor.name: rows[tensor.name] for tensor in signature.inputs})
+    return dict(zip(names, values, strict=True))
+
+
+@dataclass(frozen=True)
+class ParityResult:
+    """Agreement of one exported format with Keras.
+
+    Attributes:
+        excess: Largest difference, divided by what is allowed.
+        largest: Largest absolute difference per output component.
+        worst: Index of the row with the largest excess.
+    """
+
+    excess: float
+    largest: dict[str, list[float]]
+    worst: int
+
+
+def compare(domain: Domain, rows: Rows, reference: Rows, other: Rows) -> ParityResult:
+    """Compare predictions row by row under the domain's parity rule."""
+    excess = np.asarray(domain.parity().excess(rows, reference, other))
+    excess = np.where(np.isfinite(excess), excess, np.inf)
+    difference = {name: np.abs(other[name].astype(float) - reference[name]) for name in reference}
+    largest = {name: np.max(value, axis=0).ravel().tolist() for name, value in difference.items()}
+    return ParityResult(float(excess.max()), largest, int(excess.argmax()))
+
+
+def parity_rows(domain: Domain, rows: Rows) -> Rows:
+    """Return up to 1,000 rows of every band of the domain's first axis."""
+    axis = domain.axes()[0]
+    index = np.digitize(axis.values(rows), axis.edges[1:-1])
+    chosen = np.sort(np.concatenate([np.flatnonzero(index == band)[:ROWS_PER_BAND] for band in np.unique(index)]))
+    return {name: column[chosen] for name, column in rows.items()}
+
+
+def check_parity(
+    domain: Domain, model: keras.Model, directory: Path, rows: Rows
+) -> dict[str, Any]:
+    """Compare SavedModel and ONNX with Keras on these rows.
+
+    Returns:
+        The content of `parity.json`.
+
+    Raises:
+        UserError: A format differs by more than the domain allows; the message shows the worst row.
+    """
+    signature = domain.signature()
+    reference = predict(model, rows, domain)
+    runners: dict[str, Callable[[], Rows]] = {
+        "saved_model": lambda: run_saved_model(directory, rows, signature),
+        "onnx": lambda: run_onnx(directory / "model.onnx", rows, signature),
+    }
+    report: dict[str, Any] = {"rule": domain.parity().description, "rows": len(next(iter(rows.values())))}
+    for name, runner in runners.items():
+        result = compare(domain, rows, reference, runner())
+        report[name] = {"excess": result.excess, "largest_difference": result.largest}
+        if result.excess > 1.0:
+            row = {tensor.name: rows[tensor.name][result.worst].tolist() for tensor in signature.inputs}
+            raise UserError(
+                f"{name} differs from Keras by {result.excess:.3g} times what is allowed "
+                f"({domain.parity().description}); worst row {row}; nothing exported"
+            )
+    return report
+
+
+def next_version(folder: Path) -> int:
+    """Return the version after the largest that exists in a bundle's folder."""
+    versions = [int(entry.name) for entry in folder.glob("[0-9]*") if entry.name.isdigit()]
+    return max(versions, default=0) + 1
+
+
+def bundle_name(run: Run, folder: RunFolder) -> str:
+    """Return the bundle's name, which begins with the preset's name."""
+    return folder.name if folder.name.startswith(f"{run.preset}-") else f"{run.preset}-{folder.name}"
+
+
+def export(path: Path, out: Path, data: Path | None = None) -> Path:
+    """Export the best model of a run as the next version of its bundle.
+
+    Args:
+        path: Run folder.
+        out: Folder of bundles.
+        data: Dataset whose validation rows check the parity; by default the run's own.
+
+    Returns:
+        The version folder.
+
+    Raises:
+        UserError: The run has no model, or an exported format differs from Keras.
+    """
+    folder, run = open_run(path)
+    domain = find_domain(run.domain)
+    if not folder.best.is_file():
+        raise UserError(f"{path} has no best.keras; finish the training with `trackkeras train --resume`")
+    from trackkeras.training import open_dataset
+
+    source = open_dataset(data or Path(folder.read("dataset.json")["path"]), domain)
+    model = keras.models.load_model(folder.best)
+    rows = parity_rows(domain, source.read("validation", limit=20 * ROWS_PER_BAND))
+    name = bundle_name(run, folder)
+    target = out / name / str(next_version(out / name))
+    temporary = out / name / f".{uuid.uuid4().hex[:8]}"
+    try:
+        write_bundle(model, domain, temporary, rows)
+        _describe(temporary, name, int(target.name), run, folder, domain, source)
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return target
+
+
+def write_bundle(model: keras.Model, domain: Domain, directory: Path, rows: Rows) -> dict[str, Any]:
+    """Write SavedModel, ONNX and `parity.json`; the parity gate is part of it."""
+    directory.mkdir(parents=True)
+    signature = domain.signature()
+    with _quiet_converters():
+        write_saved_model(model, signature, directory)
+        write_onnx(directory, signature, directory / "model.onnx")
+        report = check_parity(domain, model, directory, rows)
+    write_json(directory / "parity.json", report)
+    return report
+
+
+def _describe(
+    directory: Path, name: str, version: int, run: Run, folder: RunFolder, domain: Domain, source: Dataset
+) -> None:
+    signature = domain.signature()
+    description = {
+        "name": name,
+        "version": version,
+        "domain": run.domain,
+        "preset": run.preset,
+        "run": folder.name,
+        "dataset": source.manifest.config_hash,
+        "opset": OPSET,
+        "signatures": {
+            SIGNATURE: {
+                "inputs": {tensor.name: _tensor_entry(tensor) for tensor in signature.inputs},
+                "outputs": {tensor.name: _tensor_entry(tensor) for tensor in signature.outputs},
+            }
+        },
+        "examples": {key: value.tolist() for key, value in signature.examples.items()},
+        "environment": environment(),
+    }
+    write_json(directory / "bundle.json", description)
+    metrics = folder.read("metrics.json") if folder.metrics.is_file() else None
+    templates = jinja2.Environment(
+        loader=jinja2.PackageLoader("trackkeras"), undefined=jinja2.StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, autoescape=False,  # noqa: S701 - Markdown, not HTML
+    )
+    card = templates.get_template("card.md.j2").render(
+        bundle=description,
+        parity=read_json(directory / "parity.json"),
+        metrics=metrics,
+        config=source.manifest.config,
+        rows={split: source.rows(split) for split in source.splits},
+        model=run.model.model_dump(mode="json"),
+    )
+    with new_file(directory / "card.md") as stream:
+        stream.write(card.encode())
+
+
+def _tensor_entry(tensor: Tensor) -> dict[str, Any]:
+    return {"dtype": "float32", "shape": [-1, *tensor.shape], "unit": tensor.unit, "doc": tensor.doc}
+
+
+@contextmanager
+def _quiet_converters() -> Iterator[None]:
+    """Silence the progress chatter of the converters; their errors still raise."""
+    import warnings
+
+    loggers = [logging.getLogger(name) for name in ("tf2onnx", "tensorflow", "absl")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="In the future `np.object` will be defined", category=FutureWarning)
+        warnings.filterwarnings("ignore", message="__array__ implementation doesn't accept a copy keyword")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
