@@ -6,10 +6,12 @@ error costs nothing. Errors are one line on stderr and exit code 2 for bad input
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import socket
 import sys
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +27,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-field_app = typer.Typer(help="Magnetic fields: describe one, or write it as a text map.", no_args_is_help=True)
+field_app = typer.Typer(
+    help="Magnetic fields: describe one, or write it as a text map.", no_args_is_help=True
+)
 bench_app = typer.Typer(
     help="Measure this machine: records, propagation, inference, server.", no_args_is_help=True
 )
@@ -69,6 +73,23 @@ def _prepare_environment() -> None:
     # Compiled kernels differ between machines that share a home directory, as on a batch farm.
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "trackkeras"
     os.environ.setdefault("NUMBA_CACHE_DIR", str(cache / f"numba-{socket.gethostname()}"))
+
+
+def _load_tensorflow() -> None:
+    """Import TensorFlow without the lines that its native libraries write to stderr whatever the log level."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as hidden:
+        os.dup2(hidden.fileno(), 2)
+        try:
+            importlib.import_module("tensorflow")
+        except BaseException:
+            hidden.seek(0)
+            os.write(saved, hidden.read())
+            raise
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
 
 
 def _print_json(value: Any) -> None:
@@ -116,13 +137,16 @@ def generate(
     """
     from tfrecords_tools.generate import Recipe
     from tfrecords_tools.generate import generate as make
+
     from trackkeras.config import merge, parse_assignments, validate
     from trackkeras.domain import find_domain
     from trackkeras.progress import Progress
 
     found = find_domain(domain)
     flags = {"p_min": p_min, "p_max": p_max, "z_start": z_start, "z_end": z_end}
-    values = merge({key: value for key, value in flags.items() if value is not None}, parse_assignments(set_ or ()))
+    values = merge(
+        {key: value for key, value in flags.items() if value is not None}, parse_assignments(set_ or ())
+    )
     options = validate(found.GenerateOptions, values, f"generate {domain}")
     recipe = Recipe(
         schema=found.schema(),
@@ -160,6 +184,7 @@ def ingest(
     Example: trackkeras ingest extrapolation tracks.npz --out data/ingested
     """
     from tfrecords_tools.convert import write_dataset
+
     from trackkeras.domain import find_domain
 
     found = find_domain(domain)
@@ -203,6 +228,7 @@ def inspect(
     Example: trackkeras inspect data/tracks
     """
     from tfrecords_tools.card import card, describe
+
     from tfrecords_tools.reader import Dataset
 
     manifest = Dataset(data).manifest
@@ -213,13 +239,16 @@ def inspect(
 
 
 @app.command()
-def verify(data: Annotated[Path, typer.Argument(help="Dataset folder.")], as_json: JsonOption = False) -> None:
+def verify(
+    data: Annotated[Path, typer.Argument(help="Dataset folder.")], as_json: JsonOption = False
+) -> None:
     """Check every shard: checksums, counts, finite numbers, ranges and the domain's sanity rules.
 
     Example: trackkeras verify data/tracks
     """
-    from tfrecords_tools.reader import Dataset
     from tfrecords_tools.verify import verify as check
+
+    from tfrecords_tools.reader import Dataset
     from trackkeras.domain import domain_names, find_domain
 
     name = Dataset(data).schema.name
@@ -287,7 +316,9 @@ def _print_pairs(report: dict[str, Any], indent: str = "") -> None:
             print(f"{indent}{key}:")
             _print_pairs(value, indent + "  ")
         else:
-            print(f"{indent}{key:<28} {value:.6g}" if isinstance(value, float) else f"{indent}{key:<28} {value}")
+            print(
+                f"{indent}{key:<28} {value:.6g}" if isinstance(value, float) else f"{indent}{key:<28} {value}"
+            )
 
 
 # -- training ----------------------------------------------------------------------------------------------
@@ -326,8 +357,12 @@ def train(
     name: Annotated[str, typer.Option(help="Name of the run.")],
     runs: Annotated[Path, typer.Option(help="Folder of runs.")] = Path("runs"),
     set_: SetOption = None,
-    strategy: Annotated[str | None, typer.Option(help="single, or mirrored: all devices of this host.")] = None,
-    time_budget: Annotated[float | None, typer.Option(help="Stop after the epoch that crosses it [s].")] = None,
+    strategy: Annotated[
+        str | None, typer.Option(help="single, or mirrored: all devices of this host.")
+    ] = None,
+    time_budget: Annotated[
+        float | None, typer.Option(help="Stop after the epoch that crosses it [s].")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start an existing run again.")] = False,
     mlflow: Annotated[bool, typer.Option("--mlflow", help="Also log to MLflow (extra `mlflow`).")] = False,
@@ -348,6 +383,7 @@ def train(
         from trackkeras.tracking import check_installed
 
         check_installed()
+    _load_tensorflow()
     from trackkeras.training import train as fit
 
     folder = fit(run, data, runs / name, resume=resume, overwrite=overwrite, mlflow=mlflow)
@@ -383,6 +419,7 @@ def evaluate(
     open_run(run)
     if data is not None:
         _check_dataset(data)
+    _load_tensorflow()
     from trackkeras.evaluation import evaluate as compute
     from trackkeras.report import write_report
 
@@ -401,7 +438,9 @@ def _print_sample(sample: dict[str, Any]) -> None:
     from rich.table import Table
 
     names = list(sample["metrics"]["network"])
-    table = Table(title=f"{sample['name']}: {sample['rows']:,} rows. {sample['description']}", title_justify="left")
+    table = Table(
+        title=f"{sample['name']}: {sample['rows']:,} rows. {sample['description']}", title_justify="left"
+    )
     table.add_column("metric")
     for estimator in sample["estimators"].values():
         table.add_column(estimator["label"], justify="right")
@@ -469,7 +508,9 @@ def report(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
 def export(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     out: Annotated[Path, typer.Option(help="Folder of bundles.")] = Path("bundles"),
-    data: Annotated[Path | None, typer.Option(help="Dataset for the parity check; default: the run's.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Dataset for the parity check; default: the run's.")
+    ] = None,
 ) -> None:
     """Export the best model as SavedModel and ONNX; refused unless both agree with Keras.
 
@@ -480,6 +521,7 @@ def export(
     open_run(run)
     if data is not None:
         _check_dataset(data)
+    _load_tensorflow()
     from trackkeras.export import export as write
 
     path = write(run, out, data)
@@ -527,8 +569,9 @@ def query(
     Example: trackkeras query mlp_medium-first
     --inputs '{"state": [[100, -50, 0.05, -0.02, 1e-4]], "z0": [[2665]], "dz": [[5161]]}'
     """
-    from serving.client import connect
     from serving.inputs import example_inputs, read_inputs
+
+    from serving.client import connect
 
     client = connect(url)
     arrays = read_inputs(inputs) if inputs is not None else example_inputs(client, model, version)
@@ -547,7 +590,8 @@ def query(
 
 @bench_app.command("records")
 def bench_records(
-    rows: Annotated[int, typer.Option(help="Rows to write and read.")] = 2_000_000, as_json: JsonOption = False
+    rows: Annotated[int, typer.Option(help="Rows to write and read.")] = 2_000_000,
+    as_json: JsonOption = False,
 ) -> None:
     """Rows/s written and read in blocks, beside one Example per row, in one run.
 

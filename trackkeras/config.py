@@ -7,8 +7,6 @@ This module imports neither TensorFlow nor a domain's models: a run is validated
 from __future__ import annotations
 
 import difflib
-import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -52,7 +50,9 @@ class TrainingOptions(Options):
     weight_decay: float = Field(1e-4, ge=0)
     warmup_epochs: float = Field(1.0, ge=0, description="Linear warm-up before the cosine decay.")
     final_learning_rate: float = Field(1e-6, ge=0, description="Value at the end of the cosine decay.")
-    clip_norm: float | None = Field(1.0, gt=0, description="Global gradient norm limit; null switches it off.")
+    clip_norm: float | None = Field(
+        1.0, gt=0, description="Global gradient norm limit; null switches it off."
+    )
     ema: float | None = Field(None, gt=0, lt=1, description="Momentum of the weights' moving average.")
     patience: int = Field(20, ge=1, description="Epochs without improvement before stopping.")
     min_delta: float = Field(1e-6, ge=0, description="Smallest change of val_loss that counts.")
@@ -62,7 +62,9 @@ class TrainingOptions(Options):
         "off", description="Number format of the hidden layers; inputs and outputs stay float32."
     )
     jit_compile: bool = Field(False, description="XLA; one device only.")
-    strategy: Literal["single", "mirrored"] = Field("single", description="mirrored: all devices of this host.")
+    strategy: Literal["single", "mirrored"] = Field(
+        "single", description="mirrored: all devices of this host."
+    )
     seed: int = Field(1, ge=0)
 
     @model_validator(mode="after")
@@ -88,12 +90,6 @@ class Run(Options):
     model: SerializeAsAny[Options]
     data: DataOptions = DataOptions()
     training: TrainingOptions = TrainingOptions()
-
-
-def digest(value: Any) -> str:
-    """Return a short hash of a JSON-like value that does not depend on the order of its keys."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
@@ -171,7 +167,9 @@ def validate(options: type[OptionsType], values: Mapping[str, Any], where: str) 
     try:
         return options.model_validate(dict(values))
     except ValidationError as error:
-        raise UserError(f"{where}: " + "; ".join(_explain(options, item) for item in error.errors())) from None
+        raise UserError(
+            f"{where}: " + "; ".join(_explain(options, item) for item in error.errors())
+        ) from None
 
 
 def _explain(options: type[Options], item: Any) -> str:
@@ -255,7 +253,9 @@ def run_from_values(values: Mapping[str, Any]) -> Run:
 
     values = dict(values)
     domain = find_domain(str(values.get("domain")))
-    model = validate(domain.ModelOptions, _mapping(values, "model"), f"preset {values.get('preset')!r}, model")
+    model = validate(
+        domain.ModelOptions, _mapping(values, "model"), f"preset {values.get('preset')!r}, model"
+    )
     checked = validate(Run, {**values, "model": Options()}, f"preset {values.get('preset')!r}")
     return checked.model_copy(update={"model": model})
 

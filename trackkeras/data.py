@@ -60,27 +60,29 @@ def training_batches(
         shuffle_blocks: Blocks whose rows are mixed with each other, and depth of the block shuffle.
         seed: With the epoch number, fixes shard order, block order and row order.
         first_epoch: Epoch to begin with, for a resumed run.
-        limit: Use about this many rows only (whole shards, then whole batches).
+        limit: Rows per epoch at most; which ones is drawn anew in each epoch.
         host: Number of this host.
         hosts: Hosts that share the shards; shard i belongs to host i mod hosts.
 
     Raises:
         UserError: Fewer shards than hosts, or fewer rows than one batch.
     """
-    rows = [_rows_of_host(source, other, hosts) for other in range(hosts)]
-    available = min(min(rows), limit or min(rows))
+    files = _files_of_host(source, "train", host, hosts)
+    smallest = min(_rows_of_host(source, other, hosts) for other in range(hosts))  # all hosts step together
+    available = min(smallest, limit or smallest)
     steps = available // batch_size
     if steps == 0:
         raise UserError(
             f"{source.directory}: {available} training rows do not fill one batch of {batch_size}; "
             "generate more rows or lower data.batch_size"
         )
-    files = _files_of_host(source, "train", host, hosts)
 
     def epoch(number: tf.Tensor) -> tf.data.Dataset:
-        return _mixed_rows(files, source.schema, shuffle_blocks, seed, number).rebatch(
-            batch_size, drop_remainder=True
-        ).take(steps)
+        return (
+            _mixed_rows(files, source.schema, shuffle_blocks, seed, number)
+            .rebatch(batch_size, drop_remainder=True)
+            .take(steps)
+        )
 
     epochs = tf.data.Dataset.range(first_epoch, 2**31).flat_map(epoch)
     return Batches(_finish(epochs, split_batch), steps, steps * batch_size)
@@ -105,11 +107,15 @@ def ordered_batches(
     if rows < source.rows(split):
         steps = math.ceil(rows / batch_size)
         last = rows - (steps - 1) * batch_size
-        batches = batches.take(steps).enumerate().map(
-            lambda index, batch: {
-                name: column[: tf.where(index == steps - 1, last, tf.shape(column)[0])]
-                for name, column in batch.items()
-            }
+        batches = (
+            batches.take(steps)
+            .enumerate()
+            .map(
+                lambda index, batch: {
+                    name: column[: tf.where(index == steps - 1, last, tf.shape(column)[0])]
+                    for name, column in batch.items()
+                }
+            )
         )
     return Batches(_finish(batches, split_batch), math.ceil(rows / batch_size), rows)
 
@@ -130,8 +136,7 @@ def _files_of_host(source: Dataset, split: str, host: int, hosts: int) -> list[s
 
 
 def _rows_of_host(source: Dataset, host: int, hosts: int) -> int:
-    names = {path.rsplit("/", 1)[-1] for path in _files_of_host(source, "train", host, hosts)}
-    return sum(shard.rows for shard in source.manifest.shards if shard.file in names)
+    return sum(shard.rows for shard in source.manifest.split("train").shards[host::hosts])
 
 
 def _mixed_rows(
@@ -146,7 +151,7 @@ def _mixed_rows(
         columns = parse(records)
         rows = tf.shape(next(iter(columns.values())))[0]
         drawn = tf.random.experimental.stateless_fold_in(key, index)
-        permutation = tf.argsort(tf.random.stateless_uniform([rows], drawn, maxval=None, dtype=tf.int32))
+        permutation = tf.random.experimental.stateless_shuffle(tf.range(rows), seed=drawn)
         return {name: tf.gather(column, permutation) for name, column in columns.items()}
 
     return (
@@ -167,6 +172,11 @@ def _mixed_rows(
 
 def _block_parser(schema: Schema) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
     """Return a function from serialised Examples `(blocks,)` to columns `(rows, *shape)`."""
+    ragged = [feature.name for feature in schema.features if feature.ragged]
+    if ragged:
+        raise UserError(
+            f"records {schema.name!r}: ragged features {ragged} cannot be batched; store them padded"
+        )
     spec = {
         feature.name: tf.io.RaggedFeature(tf.as_dtype(feature.dtype), row_splits_dtype=tf.int64)
         for feature in schema.features

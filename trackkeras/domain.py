@@ -11,11 +11,11 @@ from __future__ import annotations
 import abc
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
 from trackkeras import domains
@@ -25,6 +25,7 @@ from trackkeras.errors import UserError
 if TYPE_CHECKING:
     import keras
 
+    from tfrecords_tools.reader import Dataset
     from tfrecords_tools.schema import Schema
 
 Rows = dict[str, NDArray[Any]]
@@ -111,7 +112,7 @@ class Parity:
 
     Attributes:
         description: The rule in words, printed on the card.
-        excess: Function `(rows, reference, other) -> (n,)`: the difference divided by what is allowed, per row;
+        excess: Function `(rows, reference, other) -> (n,)`: difference divided by what is allowed, per row;
             a value above 1 refuses the export.
     """
 
@@ -147,11 +148,29 @@ class Domain(abc.ABC):
     GenerateOptions: ClassVar[type[Options]]
     shard_function: ClassVar[str]
     """`module:function` that makes one shard; see `tfrecords_tools.generate`."""
+    keras_modules: ClassVar[tuple[str, ...]]
+    """Modules whose Keras classes a saved model of this domain may hold."""
 
     # -- records -----------------------------------------------------------------------------------------
     @abc.abstractmethod
     def schema(self) -> Schema:
         """Return the record schema of this domain's datasets."""
+
+    def read_files(self, files: Sequence[Path]) -> Iterator[Rows]:
+        """Yield the rows of an experiment's own files, for `ingest`.
+
+        Raises:
+            UserError: The domain reads no files, or a file is not as expected.
+        """
+        raise UserError(f"the domain {self.name!r} has no file reader; simulate with `trackkeras generate`")
+
+    def write_file(self, source: Dataset, split: str, path: Path) -> int:
+        """Write a split in the layout that the experiment's users know; return the number of rows.
+
+        Raises:
+            UserError: The domain writes no files.
+        """
+        raise UserError(f"the domain {self.name!r} has no file writer; read the records instead")
 
     def check_rows(self, rows: Rows) -> list[str]:
         """Return one message per violated rule of a sane sample; `verify` calls this chunk by chunk."""

@@ -1,4 +1,4 @@
-"""Predictions -> numbers: every metric over all rows and in bands, beside the baselines on the same rows.
+"""Predictions -> numbers: each metric over all rows and in bands, beside the baselines on the same rows.
 
 The result is plain data (`metrics.json`, `residuals.npz`) that plots, report and comparison read; nothing here
 knows a detector.
@@ -38,7 +38,7 @@ RESIDUAL_ROWS = 100_000
 
 def predict(model: Any, rows: Rows, domain: Domain, batch_size: int = 8192) -> Rows:
     """Return the model's outputs, by name, for these rows."""
-    inputs = {tensor.name: rows[tensor.name] for tensor in domain.signature().inputs}
+    inputs = {tensor.name: rows[tensor.name].astype("float32") for tensor in domain.signature().inputs}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="__array__ implementation doesn't accept a copy keyword")
         return dict(model.predict(inputs, batch_size=batch_size, verbose=0))
@@ -48,7 +48,8 @@ def metric_values(domain: Domain, rows: Rows, pred: Rows) -> dict[str, float]:
     """Return each metric of the domain as one number."""
     errors = domain.errors(rows, pred)
     return {
-        metric.name: float(STATISTICS[metric.statistic](errors[metric.quantity])) for metric in domain.metrics()
+        metric.name: float(STATISTICS[metric.statistic](errors[metric.quantity]))
+        for metric in domain.metrics()
     }
 
 
@@ -101,12 +102,16 @@ def evaluate_sample(
         errors = domain.errors(sample.rows, pred)
         bad = {key: int((~np.isfinite(value)).sum()) for key, value in errors.items()}
         if any(bad.values()):
-            raise UserError(f"{name} gives {max(bad.values())} non-finite predictions on sample {sample.name!r}")
+            raise UserError(
+                f"{name} gives {max(bad.values())} non-finite predictions on sample {sample.name!r}"
+            )
         result["metrics"][name] = {
             metric.name: interval(errors[metric.quantity], metric.statistic) for metric in metrics
         }
         for axis, band in zip(axes, result["bands"], strict=True):
-            band["metrics"][name] = _in_bands(metrics, errors, _band_index(axis, sample.rows), len(band["rows"]))
+            band["metrics"][name] = _in_bands(
+                metrics, errors, _band_index(axis, sample.rows), len(band["rows"])
+            )
         for key, values in domain.residuals(sample.rows, pred).items():
             residuals[f"{sample.name}/{name}/{key}"] = values[:RESIDUAL_ROWS].astype("float32")
     result["targets"] = {
@@ -142,8 +147,12 @@ def _empty_band(axis: Axis, rows: Rows) -> dict[str, Any]:
     index = _band_index(axis, rows)
     counts = [int((index == number).sum()) for number in range(len(axis.edges) - 1)]
     return {
-        "axis": axis.name, "label": axis.label, "log": axis.log, "edges": list(axis.edges),
-        "rows": counts, "metrics": {},
+        "axis": axis.name,
+        "label": axis.label,
+        "log": axis.log,
+        "edges": list(axis.edges),
+        "rows": counts,
+        "metrics": {},
     }
 
 
@@ -172,11 +181,15 @@ def _worse_bands(result: Mapping[str, Any], metrics: tuple[Metric, ...]) -> list
                     other = band["metrics"][name][metric][number]
                     if value and other and value["value"] > other["value"]:
                         limits = band["edges"][number : number + 2]
-                        found.append({"axis": band["axis"], "band": limits, "metric": metric, "baseline": name})
+                        found.append(
+                            {"axis": band["axis"], "band": limits, "metric": metric, "baseline": name}
+                        )
     return found
 
 
-def evaluate(path: Path, data: Path | None = None, split: str = "test", limit: int | None = None) -> dict[str, Any]:
+def evaluate(
+    path: Path, data: Path | None = None, split: str = "test", limit: int | None = None
+) -> dict[str, Any]:
     """Evaluate the best model of a run and write `metrics.json` and `residuals.npz` into its folder.
 
     Args:
@@ -191,16 +204,13 @@ def evaluate(path: Path, data: Path | None = None, split: str = "test", limit: i
     Raises:
         UserError: The run has no model, or the dataset is missing or of another kind.
     """
-    import keras
-
+    from trackkeras.checkpoints import load_model
     from trackkeras.training import open_dataset
 
     folder, run = open_run(path)
     domain = find_domain(run.domain)
-    if not folder.best.is_file():
-        raise UserError(f"{path} has no best.keras; finish the training with `trackkeras train --resume`")
     source = open_dataset(data or Path(folder.read("dataset.json")["path"]), domain)
-    model = keras.models.load_model(folder.best)
+    model = load_model(folder.best, domain)
     sample = dataset_sample(source, split, limit)
     config = source.manifest.config
     estimators = _estimators(domain, run, model, domain.baselines(config, run))
@@ -217,7 +227,9 @@ def evaluate(path: Path, data: Path | None = None, split: str = "test", limit: i
         "dataset": {"description": sample.description, "config_hash": source.manifest.config_hash},
         "metric_definitions": {
             metric.name: {
-                "unit": metric.unit, "quantity": metric.quantity, "statistic": metric.statistic,
+                "unit": metric.unit,
+                "quantity": metric.quantity,
+                "statistic": metric.statistic,
                 "target": metric.target,
             }
             for metric in domain.metrics()
@@ -236,7 +248,9 @@ def dataset_sample(source: Dataset, split: str, limit: int | None = None) -> Sam
     """Return the rows of a split with a description of their origin."""
     rows = source.read(split, limit=limit)
     manifest = source.manifest
-    description = f"{split} rows of {manifest.generator}, configuration {manifest.config_hash}, seed {manifest.seed}"
+    description = (
+        f"{split} rows of {manifest.generator}, configuration {manifest.config_hash}, seed {manifest.seed}"
+    )
     return Sample(split, description, rows)
 
 

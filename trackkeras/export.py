@@ -29,6 +29,7 @@ import tensorflow as tf
 
 from tfrecords_tools.files import new_file, read_json, write_json
 from tfrecords_tools.reader import Dataset
+from trackkeras.checkpoints import load_model
 from trackkeras.config import Run
 from trackkeras.domain import Domain, Rows, Signature, Tensor, find_domain
 from trackkeras.errors import UserError
@@ -53,7 +54,9 @@ def write_saved_model(model: keras.Model, signature: Signature, directory: Path)
 
     def serving_default(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         outputs = model(inputs, training=False)
-        return {tensor.name: tf.identity(outputs[tensor.name], name=tensor.name) for tensor in signature.outputs}
+        return {
+            tensor.name: tf.identity(outputs[tensor.name], name=tensor.name) for tensor in signature.outputs
+        }
 
     archive = keras.export.ExportArchive()
     archive.track(model)
@@ -75,12 +78,19 @@ def write_onnx(saved_model: Path, signature: Signature, path: Path) -> None:
     )
     with tf.device("/cpu:0"):
         onnx_model, _ = convert._convert_common(
-            graph, name="trackkeras", input_names=inputs, output_names=outputs, tensors_to_rename=rename, opset=OPSET
+            graph,
+            name="trackkeras",
+            input_names=inputs,
+            output_names=outputs,
+            tensors_to_rename=rename,
+            opset=OPSET,
         )
     declared = {tensor.name for tensor in signature.inputs}
     found = {entry.name for entry in onnx_model.graph.input}
     if found != declared:
-        raise UserError(f"ONNX conversion: inputs {sorted(found)} instead of {sorted(declared)}; nothing exported")
+        raise UserError(
+            f"ONNX conversion: inputs {sorted(found)} instead of {sorted(declared)}; nothing exported"
+        )
     onnx.save_model(onnx_model, str(path))
 
 
@@ -132,13 +142,13 @@ def parity_rows(domain: Domain, rows: Rows) -> Rows:
     """Return up to 1,000 rows of every band of the domain's first axis."""
     axis = domain.axes()[0]
     index = np.digitize(axis.values(rows), axis.edges[1:-1])
-    chosen = np.sort(np.concatenate([np.flatnonzero(index == band)[:ROWS_PER_BAND] for band in np.unique(index)]))
+    chosen = np.sort(
+        np.concatenate([np.flatnonzero(index == band)[:ROWS_PER_BAND] for band in np.unique(index)])
+    )
     return {name: column[chosen] for name, column in rows.items()}
 
 
-def check_parity(
-    domain: Domain, model: keras.Model, directory: Path, rows: Rows
-) -> dict[str, Any]:
+def check_parity(domain: Domain, model: keras.Model, directory: Path, rows: Rows) -> dict[str, Any]:
     """Compare SavedModel and ONNX with Keras on these rows.
 
     Returns:
@@ -193,12 +203,10 @@ def export(path: Path, out: Path, data: Path | None = None) -> Path:
     """
     folder, run = open_run(path)
     domain = find_domain(run.domain)
-    if not folder.best.is_file():
-        raise UserError(f"{path} has no best.keras; finish the training with `trackkeras train --resume`")
     from trackkeras.training import open_dataset
 
     source = open_dataset(data or Path(folder.read("dataset.json")["path"]), domain)
-    model = keras.models.load_model(folder.best)
+    model = load_model(folder.best, domain)
     rows = parity_rows(domain, source.read("validation", limit=20 * ROWS_PER_BAND))
     name = bundle_name(run, folder)
     target = out / name / str(next_version(out / name))
@@ -248,8 +256,11 @@ def _describe(
     write_json(directory / "bundle.json", description)
     metrics = folder.read("metrics.json") if folder.metrics.is_file() else None
     templates = jinja2.Environment(
-        loader=jinja2.PackageLoader("trackkeras"), undefined=jinja2.StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, autoescape=False,  # noqa: S701 - Markdown, not HTML
+        loader=jinja2.PackageLoader("trackkeras"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,
     )
     card = templates.get_template("card.md.j2").render(
         bundle=description,
@@ -275,7 +286,9 @@ def _quiet_converters() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in ("tf2onnx", "tensorflow", "absl")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="In the future `np.object` will be defined", category=FutureWarning)
+        warnings.filterwarnings(
+            "ignore", message="In the future `np.object` will be defined", category=FutureWarning
+        )
         warnings.filterwarnings("ignore", message="__array__ implementation doesn't accept a copy keyword")
         for logger in loggers:
             logger.setLevel(logging.ERROR)

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import hist
 import matplotlib as mpl
@@ -35,11 +35,12 @@ BASELINE_COLOURS = ("#9c9ca1", "#f89c20", "#e42536", "#964a8b")
 
 NETWORK_MARKERS = ("o", "p")
 BASELINE_MARKERS = ("s", "^", "D", "v")
+_BASELINE_DASHES = ((0, (1, 1)), (0, (4, 1.5)), "-", (0, (4, 1, 1, 1)))
 
 CORE = (15.865, 84.135)
 """Percentiles whose half distance is the core width: one standard deviation of a normal distribution."""
 
-_STYLE: dict[str, Any] = {
+_STYLE: dict[Any, Any] = {
     **mplhep.style.ROOT,
     "font.sans-serif": ["TeX Gyre Heros", "DejaVu Sans"],
     "font.size": 11,
@@ -50,7 +51,8 @@ _STYLE: dict[str, Any] = {
     "axes.labelcolor": INK,
     "axes.labelsize": 11,
     "figure.facecolor": PAPER,
-    "figure.constrained_layout.use": True,
+    "figure.autolayout": False,
+    "figure.constrained_layout.use": False,
     "grid.alpha": 0.25,
     "grid.color": INK,
     "grid.linestyle": "-",
@@ -129,7 +131,7 @@ def loss_curves(history: Mapping[str, Any], title: str = "") -> Figure:
         curves.append((f"training, {key}", *_column(train, key), look))
     rate = _column(train, "lr")
     with style():
-        figure = Figure(figsize=(7.2, 4.6))
+        figure = Figure(figsize=(7.2, 4.6), layout="constrained")
         upper, lower = figure.subplots(2, sharex=True, height_ratios=(3.2, 1))
         for label, epoch, loss, look in curves:
             if len(epoch):
@@ -171,25 +173,29 @@ def residuals(
     Returns:
         A figure with up to two panels per line.
     """
-    estimators = {name: {} for of_quantity in arrays.values() for name in of_quantity}
+    estimators: dict[str, Mapping[str, Any]] = {
+        name: {} for of_quantity in arrays.values() for name in of_quantity
+    }
     estimators |= sample["estimators"]
     looks = appearance(estimators)
     networks = [name for name, estimator in estimators.items() if estimator.get("kind") == "network"]
+    baselines = [name for name in estimators if name not in networks]
     columns = min(2, len(arrays))
     lines = math.ceil(len(arrays) / columns)
     with style():
-        figure = Figure(figsize=(0.4 + 4.4 * columns, 0.3 + (3.1 + 0.2 * len(estimators)) * lines))
+        figure = Figure(
+            figsize=(0.4 + 4.4 * columns, 0.3 + (3.1 + 0.2 * len(estimators)) * lines), layout="constrained"
+        )
         panels = figure.subplots(lines, columns, squeeze=False).flatten()
         for axes, (quantity, of_quantity) in zip(panels, arrays.items(), strict=False):
             label = labels.get(quantity, quantity)
-            drawn = [name for name in of_quantity if name not in networks]
-            drawn += [name for name in of_quantity if name in networks]
+            drawn = [name for name in baselines + networks if name in of_quantity]
             deciding = [name for name in drawn if name in networks] or drawn
             reach = _reach([of_quantity[name] for name in deciding])
             top, bottom = 0.0, 1.0
             for name in drawn:
                 values = np.asarray(of_quantity[name], dtype=float)
-                counts = hist.Hist.new.Reg(81, -reach, reach).Int64().fill(values[np.isfinite(values)])
+                counts = hist.Hist.new.Reg(61, -reach, reach).Int64().fill(values[np.isfinite(values)])
                 shares = counts.values() / max(1, values.size)
                 top, bottom = max(top, shares.max()), min(bottom, 0.5 / max(1, values.size))
                 mplhep.histplot(
@@ -200,9 +206,9 @@ def residuals(
                     yerr=False,
                     color=looks[name]["color"],
                     linewidth=looks[name]["linewidth"],
-                    linestyle="-" if name in networks else "--",
+                    linestyle="-" if name in networks else _BASELINE_DASHES[baselines.index(name) % 4],
                     zorder=looks[name]["zorder"],
-                    label=_plain(_width_label(estimators[name].get("label", name), values, reach, label)),
+                    label=_width_label(estimators[name].get("label", name), values, reach, label),
                 )
             axes.set_yscale("log")
             axes.set_ylim(bottom, 1.5 * max(top, bottom))
@@ -218,12 +224,8 @@ def residuals(
             )  # fmt: skip
         for axes in panels[len(arrays) :]:
             axes.remove()
-        figure.suptitle(
-            _plain(_origin(sample["name"], sample["rows"], sample["simulated"])),
-            fontsize=9.5,
-            ha="right",
-            x=0.995,
-        )
+        origin = _origin(sample["name"], sample["rows"], sample["simulated"])
+        figure.suptitle(_plain(origin), fontsize=9.5, ha="right", x=0.995)
     return figure
 
 
@@ -249,7 +251,7 @@ def error_in_bands(
     drawn = [name for name in estimators if metric in band["metrics"].get(name, {})]
     every: list[NDArray[Any]] = []
     with style():
-        figure = Figure(figsize=(6.4, 4.2))
+        figure = Figure(figsize=(6.4, 4.2), layout="constrained")
         axes = figure.subplots()
         for index, name in enumerate(drawn):
             values, low, high = _intervals(band["metrics"][name][metric])
@@ -301,34 +303,38 @@ def comparison(
         A figure of one panel with logarithmic axes where the values are positive.
     """
     rows = [row for row in table if math.isfinite(_number(row["metrics"].get(metric), "value"))]
-    looks = appearance({str(index): row for index, row in enumerate(rows)})
-    every = [np.concatenate(_intervals([row["metrics"][metric]])) for row in rows]
+    networks = [row for row in rows if row["kind"] == "network"]
+    baselines = sorted((row for row in rows if row["kind"] != "network"), key=lambda row: row["cost"] or 0)
+    amounts = [row[amount] for row in rows if row.get(amount)]
+    middle = math.sqrt(min(amounts) * max(amounts)) if amounts else 1.0
+    # Runs share one look and carry their names; a baseline looks as in the report of a run.
+    looks = appearance({"network": {"kind": "network"}, **{str(i): row for i, row in enumerate(baselines)}})
     with style():
-        figure = Figure(figsize=(6.4, 4.2))
+        figure = Figure(figsize=(6.4, 4.2), layout="constrained")
         axes = figure.subplots()
-        for index, row in enumerate(rows):
-            value, low, high = (part[0] for part in _intervals([row["metrics"][metric]]))
-            look = looks[str(index)]
-            if row.get(amount) is None:
-                axes.axhline(
-                    value, linestyle="--", label=_plain(row["label"]), color=look["color"], linewidth=1.4
-                )
-                continue
-            bars = np.nan_to_num(np.clip([[value - low], [high - value]], 0, None))
-            label = None if row["kind"] == "network" else _plain(row["label"])
-            axes.errorbar(
-                row[amount], value, yerr=bars, elinewidth=1.6, capsize=2.5, linestyle="none", label=label,
-                **look | {"linewidth": 0},
-            )  # fmt: skip
-            if row["kind"] == "network":
-                axes.annotate(
-                    _plain(row["run"]), (row[amount], value), (7, 5), textcoords="offset points", fontsize=8.5
-                )
-        amounts = [row[amount] for row in rows if row.get(amount) is not None]
-        if amounts and min(amounts) > 0:
+        if amounts:
             axes.set_xscale("log")
-        axes.margins(x=0.18)
-        _scale_y(axes, np.concatenate(every) if every else np.empty(0), target=definition.get("target"))
+        for index, row in enumerate(baselines):
+            look, label = looks[str(index)], _plain(row["label"])
+            if row.get(amount):
+                _point(axes, row[amount], row["metrics"][metric], look, label)
+            else:
+                value = row["metrics"][metric]["value"]
+                axes.axhline(value, linestyle="--", linewidth=1.4, color=look["color"], label=label)
+        for row in networks:
+            _point(axes, row[amount], row["metrics"][metric], looks["network"], None)
+            left = row[amount] > middle
+            axes.annotate(
+                _plain(row["run"]),
+                (row[amount], row["metrics"][metric]["value"]),
+                (-8 if left else 8, 4),
+                textcoords="offset points",
+                ha="right" if left else "left",
+                fontsize=8.5,
+            )
+        axes.margins(x=0.12)
+        values = [part for row in rows for part in _intervals([row["metrics"][metric]])]
+        _scale_y(axes, np.concatenate(values) if values else np.empty(0), target=definition.get("target"))
         _target(axes, definition)
         axes.set_xlabel(AMOUNTS[amount])
         axes.set_ylabel(_plain(metric_label(metric, definition)))
@@ -340,31 +346,46 @@ def comparison(
 def save(figure: Figure, path: Path) -> tuple[Path, Path]:
     """Write a figure as `path` + `.png` and `path` + `.svg`, each complete or not at all.
 
-    The same figure gives the same bytes: neither file holds a date.
-
     Returns:
         The paths of the PNG and of the SVG file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     png, svg = path.with_name(f"{path.name}.png"), path.with_name(f"{path.name}.svg")
-    replace_file(png, _render(figure, "png", Software=None))
-    replace_file(svg, _render(figure, "svg", Date=None, Creator=None, Format=None, Type=None))
+    replace_file(png, render(figure, "png"))
+    replace_file(svg, render(figure, "svg"))
     return png, svg
 
 
-def inline_svg(figure: Figure, name: str, description: str) -> Markup:
-    """Return a figure as an `<svg>` element for an HTML page.
+_NO_METADATA: dict[str, dict[str, None]] = {
+    "png": {"Software": None},
+    "svg": {"Creator": None, "Date": None, "Format": None, "Type": None},
+}
+
+
+def render(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
+    """Return a figure as the content of a PNG or SVG file, without a date: equal figures give equal bytes."""
+    stream = io.BytesIO()
+    with style():
+        if figure.get_layout_engine() is not None:
+            # The layout is found once, not once per file: it costs as much as the drawing.
+            figure.draw_without_rendering()
+            figure.set_layout_engine(None)
+        figure.savefig(stream, format=kind, metadata=_NO_METADATA[kind])
+    return stream.getvalue()
+
+
+def inline_svg(svg: str, name: str, description: str) -> Markup:
+    """Return the text of a figure's SVG file as an `<svg>` element for an HTML page.
 
     Ink and paper become the page's own colours (`currentColor` and the CSS variable `--paper`), so the figure
     follows a dark page; the ids carry `name`, so several figures share a page; nothing refers outside.
 
     Args:
-        figure: The figure.
+        svg: What `render` or `save` wrote.
         name: Unique on the page; letters, digits, `-` and `_`.
         description: Text for readers who do not see the figure.
     """
-    text = _render(figure, "svg", Date=None, Creator=None, Format=None, Type=None).decode()
-    text = text[text.index("<svg") :]
+    text = svg[svg.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", "", text, flags=re.DOTALL)
     box = re.search(r'viewBox="[^"]*"', text)
     assert box is not None
@@ -399,11 +420,9 @@ def metric_label(metric: str, definition: Mapping[str, Any]) -> str:
     return f"{definition['quantity']} error, {statistic}" + ("" if unit == "1" else f" [{unit}]")
 
 
-def _render(figure: Figure, kind: str, **metadata: None) -> bytes:
-    stream = io.BytesIO()
-    with style():
-        figure.savefig(stream, format=kind, metadata=metadata)
-    return stream.getvalue()
+def _tex(value: float, digits: str = "g") -> str:
+    mantissa, _, exponent = f"{value:{digits}}".partition("e")
+    return rf"${mantissa}\times10^{{{int(exponent)}}}$" if exponent else mantissa
 
 
 def _plain(text: object) -> str:
@@ -427,12 +446,21 @@ def _legend_above(figure: Figure, axes: Axes) -> None:
         figure.legend(handles, labels, loc="outside upper left", ncols=min(4, len(labels)), columnspacing=1.4)
 
 
+def _point(
+    axes: Axes, amount: float, cell: Mapping[str, Any], look: Mapping[str, Any], label: str | None
+) -> None:
+    values, low, high = _intervals([cell])
+    bars = np.nan_to_num(np.clip([values - low, high - values], 0, None))
+    dressed = {**look, "linewidth": 0, "linestyle": "none", "elinewidth": 1.6, "capsize": 2.5}
+    axes.errorbar(amount, values, yerr=bars, label=label, **dressed)
+
+
 def _target(axes: Axes, definition: Mapping[str, Any]) -> None:
     target = definition.get("target")
     if target is not None:
         axes.axhline(target, color=INK, linewidth=1, linestyle=(0, (5, 3)), zorder=2)
         axes.annotate(
-            f"target {target:g}", (0.01, target), (0, 3), xycoords=("axes fraction", "data"),
+            f"target {_tex(target)}", (0.01, target), (0, 3), xycoords=("axes fraction", "data"),
             textcoords="offset points", fontsize=9,
         )  # fmt: skip
 
@@ -471,7 +499,7 @@ def _scale_y(axes: Axes, values: NDArray[Any], target: float | None = None) -> N
 def _scale_bands(axes: Axes, edges: NDArray[Any], log: bool) -> None:
     if log:
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(FixedLocator(edges))
+        axes.xaxis.set_major_locator(FixedLocator(edges.tolist()))
         axes.xaxis.set_major_formatter(FixedFormatter([f"{edge:g}" for edge in edges]))
         axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlim(edges[0], edges[-1])
@@ -486,9 +514,9 @@ def _reach(arrays: Iterable[NDArray[Any]]) -> float:
 def _width_label(name: str, values: NDArray[Any], reach: float, label: str) -> str:
     finite = values[np.isfinite(values)]
     if not finite.size:
-        return f"{name}: no finite value"
+        return f"{_plain(name)}: no finite value"
     low, high = np.percentile(finite, CORE)
     unit = re.search(r"\[([^\]]*)\]", label)
     outside = 1 - np.count_nonzero(np.abs(finite) <= reach) / values.size
-    text = f"{name}: σ = {(high - low) / 2:.2g}" + (f" {unit[1]}" if unit else "")
+    text = f"{_plain(name)}: σ = {_tex((high - low) / 2, '.2g')}" + (f" {_plain(unit[1])}" if unit else "")
     return text + (f", {outside:.0%} outside" if outside >= 0.01 else "")

@@ -7,6 +7,7 @@ What a folder lacks is named on the page.
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 import math
 import re
@@ -111,13 +112,13 @@ def comparison_table(run_dirs: Iterable[Path], sort: str | None = None) -> list[
         sort: Metric whose value orders the rows of a sample, smallest first; default: the first one defined.
 
     Returns:
-        One mapping per sample and estimator with `sample`, `rows`, `simulated`, `run` (None for a baseline),
-        `label`, `kind`, `preset`, `parameters` (None for a baseline), `cost` and `metrics`: `value`, `low` and
-        `high` by name. A baseline that is equal in all runs occurs once.
+        One mapping per sample and estimator: `sample`, `rows`, `simulated`, `label`, `kind`, `cost`,
+        `metrics` (`value`, `low` and `high` by name), and `run`, `preset` and `parameters`, which are None
+        for a baseline. A baseline that is equal in all runs occurs once.
 
     Raises:
-        UserError: As `read_run`; fewer than two runs, two of one name, several domains, no shared sample, or an
-            unknown metric.
+        UserError: As `read_run`; fewer than two runs, two of one name, several domains, no shared sample, or
+            an unknown metric.
     """
     return _tabulate([read_run(Path(run_dir)) for run_dir in run_dirs], sort)
 
@@ -233,16 +234,21 @@ def _sample_section(
         for name in sample["metrics"]
     ]
     shown = [name for name in definitions if any(name in values for values in sample["metrics"].values())]
-    accuracy = [
-        {
-            "metric": name,
-            "definition": definitions[name],
-            "label": plots.metric_label(name, definitions[name]),
-            "target": sample.get("targets", {}).get(name),
-            "cells": _emphasise([sample["metrics"][column["name"]].get(name) for column in columns]),
-        }
-        for name in shown
-    ]
+    accuracy = []
+    for name in shown:
+        cells = _emphasise([sample["metrics"][column["name"]].get(name) for column in columns])
+        baselines = [
+            (cell, column) for cell, column in zip(cells, columns, strict=True) if column["kind"] != "network"
+        ]
+        accuracy.append(
+            {
+                "metric": name,
+                "label": plots.metric_label(name, definitions[name]),
+                "target": sample.get("targets", {}).get(name),
+                "cells": cells,
+                "best_baseline": min(baselines, key=lambda pair: _magnitude(pair[0]), default=None),
+            }
+        )
     return {
         **sample,
         "columns": columns,
@@ -262,39 +268,38 @@ def _axis_section(
     names = [name for name in sample["estimators"] if name in band["metrics"]]
     present = [name for name in definitions if any(name in band["metrics"][column] for column in names)]
     worse = {
-        (item["metric"], tuple(item["band"])): item["baseline"]
+        (item["metric"], *item["band"])
         for item in sample.get("worse_than_baseline") or []
         if item["axis"] == band["axis"]
     }
-    tables = []
+    tables, figures = [], []
+    axis = band.get("label", band["axis"])
     for metric in present:
+        label = plots.metric_label(metric, definitions[metric])
         rows = []
-        for index, limits in enumerate(zip(band["edges"][:-1], band["edges"][1:], strict=True)):
-            cells = [band["metrics"][name].get(metric, [None] * (index + 1))[index] for name in names]
+        for index, limits in enumerate(itertools.pairwise(band["edges"])):
+            cells = [
+                band["metrics"][name][metric][index] if metric in band["metrics"][name] else None
+                for name in names
+            ]
             rows.append(
                 {
                     "band": f"{limits[0]:g} – {limits[1]:g}",
                     "rows": band["rows"][index],
                     "cells": _emphasise(cells),
-                    "worse": (metric, limits) in worse,
+                    "worse": (metric, *limits) in worse,
                 }
             )
-        tables.append(
-            {"metric": metric, "label": plots.metric_label(metric, definitions[metric]), "rows": rows}
-        )
+        tables.append({"metric": metric, "label": label, "rows": rows})
+        if metric in _headline({name: definitions[name] for name in present}):
+            figure = plots.error_in_bands(sample, band, metric, definitions[metric])
+            name = f"{sample['name']}_{metric}_in_{band['axis']}"
+            figures.append(_figure(run, figure, name, f"{label} in bands of {axis}"))
     return {
-        "label": band.get("label", band["axis"]),
+        "label": axis,
         "columns": [sample["estimators"][name] for name in names],
         "tables": tables,
-        "figures": [
-            _figure(
-                run,
-                plots.error_in_bands(sample, band, metric, definitions[metric]),
-                f"{sample['name']}_{metric}_in_{band['axis']}",
-                f"{plots.metric_label(metric, definitions[metric])} in bands of {band.get('label', band['axis'])}",
-            )
-            for metric in _headline({name: definitions[name] for name in present})
-        ],
+        "figures": figures,
     }
 
 
@@ -316,26 +321,36 @@ def _worse(sample: Mapping[str, Any]) -> list[dict[str, Any]] | None:
     if sample.get("worse_than_baseline") is None:
         return None
     labels = {band["axis"]: band.get("label", band["axis"]) for band in sample.get("bands", [])}
-    gathered: dict[tuple[str, str, str], list[str]] = {}
+    gathered: dict[tuple[str, str, str], list[list[float]]] = {}
     for item in sample["worse_than_baseline"]:
-        low, high = item["band"]
-        key = (item["baseline"], item["metric"], item["axis"])
-        gathered.setdefault(key, []).append(f"{low:g} – {high:g}")
+        gathered.setdefault((item["baseline"], item["metric"], item["axis"]), []).append(item["band"])
     return [
         {
             "baseline": sample["estimators"].get(baseline, {}).get("label", baseline),
             "metric": metric,
             "axis": labels.get(axis, axis),
-            "bands": bands,
+            "cases": len(bands),
+            "bands": _joined(bands),
         }
         for (baseline, metric, axis), bands in gathered.items()
     ]
 
 
+def _joined(bands: Iterable[list[float]]) -> str:
+    """Write bands as text, neighbours as one range."""
+    ranges: list[list[float]] = []
+    for low, high in sorted(bands):
+        if ranges and ranges[-1][1] == low:
+            ranges[-1][1] = high
+        else:
+            ranges.append([low, high])
+    return ", ".join(f"{low:g} – {high:g}" for low, high in ranges)
+
+
 def _verdict(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     targets = [target for sample in samples for target in sample.get("targets", {}).values()]
     met = sum(target.get("met") is True for target in targets)
-    worse = sum(len(group["bands"]) for sample in samples for group in sample["worse"] or [])
+    worse = sum(group["cases"] for sample in samples for group in sample["worse"] or [])
     compared = all(sample["worse"] is not None for sample in samples)
     return {
         "targets": len(targets),
@@ -511,7 +526,7 @@ def _comparison_section(
             figure = plots.comparison(rows, metric, definitions[metric], amount)
             name = _slug(f"{sample['name']}_{metric}_{amount}")
             title = f"{plots.metric_label(metric, definitions[metric])} against {label}"
-            figures.append(plots.inline_svg(figure, name, title))
+            figures.append(plots.inline_svg(plots.render(figure, "svg").decode(), name, title))
     return {
         **sample,
         "columns": [{"metric": name, "label": plots.metric_label(name, definitions[name])} for name in shown],
@@ -525,8 +540,8 @@ def _comparison_section(
 
 def _figure(run: RunFiles, figure: Any, name: str, description: str) -> Markup:
     name = _slug(name)
-    plots.save(figure, run.path / "plots" / name)
-    return plots.inline_svg(figure, name, description)
+    _, svg = plots.save(figure, run.path / "plots" / name)
+    return plots.inline_svg(svg.read_text(), name, description)
 
 
 def _slug(name: str) -> str:
@@ -565,7 +580,12 @@ def _render(template: str, **context: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": format_number, "plain": _plain_value}
+    environment.filters |= {
+        "number": format_number,
+        "limit": _format_limit,
+        "interval": _format_interval,
+        "plain": _plain_value,
+    }
     return environment.get_template(template).render(**context)
 
 
@@ -580,9 +600,28 @@ def format_number(value: float | None) -> Markup:
     return Markup(_power(value))
 
 
-def _power(value: float) -> str:
-    mantissa, exponent = f"{value:.2e}".split("e")
-    return f"{mantissa} × 10<sup>{int(exponent):d}</sup>".replace("-", "−")
+def _format_limit(value: float) -> Markup:
+    """Return a number that somebody chose, without added digits."""
+    return Markup(_power(value, "g") if "e" in f"{value:g}" else f"{value:g}")
+
+
+def _format_interval(cell: Mapping[str, Any]) -> Markup:
+    """Return `low … high`, a common power of ten written once; nothing where there is no interval."""
+    low, high = cell.get("low"), cell.get("high")
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return Markup("")
+    largest = max(abs(low), abs(high))
+    if largest == 0 or 1e-3 <= largest < 1e7:
+        return Markup("{} … {}").format(format_number(low), format_number(high))
+    exponent = math.floor(math.log10(largest))
+    low, high = (f"{value / 10.0**exponent:.2f}".replace("-", "−") for value in (low, high))
+    return Markup("({} … {}) × 10<sup>{}</sup>").format(low, high, str(exponent).replace("-", "−"))
+
+
+def _power(value: float, digits: str = ".2f") -> str:
+    exponent = math.floor(math.log10(abs(value)))
+    mantissa = f"{value / 10.0**exponent:{digits}}"
+    return f"{mantissa} × 10<sup>{exponent}</sup>".replace("-", "−")
 
 
 def _plain_value(value: Any) -> Any:

@@ -1,16 +1,16 @@
 """The run folder: every file of a training, by name.
 
-    runs/NAME/
-      config.json          the resolved run; `load_run_folder` rebuilds it
-      dataset.json         folder, hash and rows of the data
-      model_config.json    the network's architecture as Keras writes it, with its parameter count
-      environment.json     versions and machine
-      normalization.json   statistics of the training rows that the network carries
-      history.json         train and val per epoch, best_epoch, best_val_loss, training_time, test_final
-      checkpoints/         epoch_NNNN.keras every few epochs; the newest is what a resumed run starts from
-      state.json           newest checkpoint, early-stopping state; renamed into place after the checkpoint
-      best.keras           the weights of the best epoch
-      metrics.json, residuals.npz, plots/, report.html
+runs/NAME/
+  config.json          the resolved run; `load_run_folder` rebuilds it
+  dataset.json         folder, hash and rows of the data
+  model_config.json    the network's architecture as Keras writes it, with its parameter count
+  environment.json     versions and machine
+  normalization.json   statistics of the training rows that the network carries
+  history.json         train and val per epoch, best_epoch, best_val_loss, training_time, test_final
+  checkpoints/         epoch_NNNN.keras every few epochs; the newest is what a resumed run starts from
+  state.json           newest checkpoint, early-stopping state; renamed into place after the checkpoint
+  best.keras           the weights of the best epoch
+  metrics.json, residuals.npz, plots/, report.html
 """
 
 from __future__ import annotations
@@ -27,7 +27,17 @@ from tfrecords_tools.files import read_json, write_json
 from trackkeras.config import Run, run_from_values
 from trackkeras.errors import UserError
 
-PACKAGES = ("trackkeras", "tensorflow", "keras", "numpy", "numba", "tf2onnx", "onnx", "onnxruntime", "protobuf")
+PACKAGES = (
+    "trackkeras",
+    "tensorflow",
+    "keras",
+    "numpy",
+    "numba",
+    "tf2onnx",
+    "onnx",
+    "onnxruntime",
+    "protobuf",
+)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ import keras
 import numpy as np
 
 from tfrecords_tools.reader import Dataset
+from trackkeras.checkpoints import load_model, save_model
 from trackkeras.config import Run, TrainingOptions
 from trackkeras.data import Batches, ordered_batches, training_batches
 from trackkeras.distributed import make_strategy
@@ -91,10 +92,10 @@ def train(
         limit=run.data.train_rows,
     )
     validation = _validation_batches(source, domain, run.data.batch_size)
-    statistics = source.manifest.statistics["train"]
+    statistics = source.manifest.statistics("train")
     with strategy.scope():
         if state["checkpoint"]:
-            model = keras.models.load_model(path / state["checkpoint"])
+            model = load_model(path / state["checkpoint"], domain)
         else:
             model = _build(domain, run, statistics, batches.steps)
     folder.write("normalization.json", statistics)
@@ -138,7 +139,9 @@ def _prepare_folder(
         before = folder.read("config.json")
         if before != config:
             keys = [key for key in config if before.get(key) != config[key]]
-            raise UserError(f"{folder.path} was trained with another configuration (differs in {', '.join(keys)})")
+            raise UserError(
+                f"{folder.path} was trained with another configuration (differs in {', '.join(keys)})"
+            )
         if folder.state.exists():
             return dict(folder.read("state.json"))
     if folder.path.exists() and any(folder.path.iterdir()):
@@ -147,16 +150,25 @@ def _prepare_folder(
         shutil.rmtree(folder.path)
     folder.checkpoints.mkdir(parents=True)
     folder.write("environment.json", environment())
-    folder.write("dataset.json", {
-        "path": str(source.directory.resolve()),
-        "config_hash": source.manifest.config_hash,
-        "seed": source.manifest.seed,
-        "rows": {split: source.rows(split) for split in source.splits},
-    })
+    folder.write(
+        "dataset.json",
+        {
+            "path": str(source.directory.resolve()),
+            "config_hash": source.manifest.config_hash,
+            "seed": source.manifest.seed,
+            "rows": {split: source.rows(split) for split in source.splits},
+        },
+    )
     folder.write("config.json", config)
     return {
-        "epoch": 0, "checkpoint": None, "best_epoch": 0, "best_val_loss": None, "wait": 0,
-        "seconds": 0.0, "finished": False, "reason": None,
+        "epoch": 0,
+        "checkpoint": None,
+        "best_epoch": 0,
+        "best_val_loss": None,
+        "wait": 0,
+        "seconds": 0.0,
+        "finished": False,
+        "reason": None,
     }
 
 
@@ -216,7 +228,13 @@ class EpochRecorder(keras.callbacks.Callback):
         self, folder: RunFolder, run: Run, state: dict[str, Any], domain: Domain, rows: Rows
     ) -> None:
         super().__init__()
-        self.folder, self.options, self.state, self.domain, self.rows = folder, run.training, state, domain, rows
+        self.folder, self.options, self.state, self.domain, self.rows = (
+            folder,
+            run.training,
+            state,
+            domain,
+            rows,
+        )
         self.records: dict[str, Any] = {"train": [], "val": []}
         if state["epoch"]:
             before = folder.read("history.json")
@@ -248,13 +266,15 @@ class EpochRecorder(keras.callbacks.Callback):
             return
         learning_rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         train = {key: float(value) for key, value in logs.items() if not key.startswith("val_")}
-        val = {key.removeprefix("val_"): float(value) for key, value in logs.items() if key.startswith("val_")}
+        val = {
+            key.removeprefix("val_"): float(value) for key, value in logs.items() if key.startswith("val_")
+        }
         best = self.state["best_val_loss"]
         improved = best is None or val["loss"] < best - self.options.min_delta
         raw = self._average_in() if self.options.ema is not None else None
         val |= metric_values(self.domain, self.rows, predict(self.model, self.rows, self.domain))
         if improved:
-            _save(self.model, self.folder.best)
+            save_model(self.model, self.folder.best)
         if raw is not None:
             self._put_back(raw)
         self.records["train"].append({"epoch": epoch + 1, **train, "lr": learning_rate})
@@ -275,7 +295,7 @@ class EpochRecorder(keras.callbacks.Callback):
         elif epochs == options.epochs:
             state["reason"] = "all epochs done"
         previous, name = state["checkpoint"], f"checkpoints/epoch_{epochs:04d}.keras"
-        _save(self.model, self.folder.path / name)
+        save_model(self.model, self.folder.path / name)
         state |= {"epoch": epochs, "checkpoint": name, "finished": state["reason"] is not None}
         self._write_history()
         self.folder.write("state.json", state)
@@ -286,14 +306,17 @@ class EpochRecorder(keras.callbacks.Callback):
 
     def _write_history(self) -> None:
         state = self.state
-        self.folder.write("history.json", {
-            **self.records,
-            "test_final": {},
-            "best_epoch": state["best_epoch"],
-            "best_val_loss": state["best_val_loss"],
-            "training_time": state["seconds"],
-            "stopped": state["reason"],
-        })
+        self.folder.write(
+            "history.json",
+            {
+                **self.records,
+                "test_final": {},
+                "best_epoch": state["best_epoch"],
+                "best_val_loss": state["best_val_loss"],
+                "training_time": state["seconds"],
+                "stopped": state["reason"],
+            },
+        )
 
     def finish(self) -> None:
         """Check that the training ended in a usable model.
@@ -303,13 +326,15 @@ class EpochRecorder(keras.callbacks.Callback):
         """
         if not self.state["finished"]:
             raise UserError(
-                f"{self.folder.path}: {self.state['reason'] or 'training ended early'}; the last good epoch is "
-                f"{self.state['epoch']}; lower training.learning_rate or look for bad rows with `trackkeras verify`"
+                f"{self.folder.path}: {self.state['reason'] or 'training ended early'}; last good epoch "
+                f"{self.state['epoch']}; lower training.learning_rate, or check rows with `trackkeras verify`"
             )
 
     def _averages(self) -> list[tuple[keras.Variable, keras.Variable]]:
         optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
-        return list(zip(self.model.trainable_variables, optimizer._model_variables_moving_average, strict=True))
+        return list(
+            zip(self.model.trainable_variables, optimizer._model_variables_moving_average, strict=True)
+        )
 
     def _average_in(self) -> list[np.ndarray]:
         pairs = self._averages()
@@ -321,13 +346,6 @@ class EpochRecorder(keras.callbacks.Callback):
     def _put_back(self, raw: list[np.ndarray]) -> None:
         for (variable, _), value in zip(self._averages(), raw, strict=True):
             variable.assign(value)
-
-
-def _save(model: keras.Model, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}")
-    temporary = temporary.with_suffix(".partial.keras")
-    model.save(temporary)
-    temporary.replace(path)
 
 
 class ShowProgress(keras.callbacks.Callback):

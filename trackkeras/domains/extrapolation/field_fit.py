@@ -6,7 +6,9 @@ of the residual vector, each divided by what counts as one unit of disagreement 
 - the profile on the axis, and the integral of By over the volume's axis;
 - the end states of tracks, relative to `track_floor` plus a fraction of how far the field moved the track, with
   a soft-L1 loss: slow tracks cross regions that no smooth field describes;
-- |B| above `bound` at the edge of the region `bound_box`, so that the field stays harmless where no track was;
+- |B| above a limit on the surface of `Region`s, so that the field stays harmless where no track was. (|B|² of a
+  vacuum field has no maximum inside a region.)
+- an increase of |By| on the axis with the distance beyond the ends of the profile;
 - the peaks themselves (ridge): large terms that cancel each other fit no better and extrapolate worse.
 """
 
@@ -73,6 +75,39 @@ class Tracks:
 
 
 @dataclass(frozen=True)
+class Region:
+    """Where |B| is limited: |x| <= slope_x z + x, |y| <= slope_y z + y, for z from 0 to 13,000 mm.
+
+    Attributes:
+        slope_x: Growth of the half-width with z.
+        slope_y: Growth of the half-height with z.
+        x: Half-width at z = 0 [mm].
+        y: Half-height at z = 0 [mm].
+        limit: Largest |B| [T].
+    """
+
+    slope_x: float
+    slope_y: float
+    x: float
+    y: float
+    limit: float
+
+    def surface(self) -> tuple[Array, Array, Array]:
+        """Return points x, y, z [mm] on one quadrant of the surface; a `maxwell` field is symmetric."""
+        z, along = (axis.ravel() for axis in np.meshgrid(np.linspace(0.0, 13000.0, 53), np.linspace(0.0, 2.0, 17)))
+        x = (self.slope_x * z + self.x) * np.minimum(along, 1.0)
+        y = (self.slope_y * z + self.y) * np.minimum(2.0 - along, 1.0)
+        return x, y, z
+
+
+ACCEPTANCE = Region(0.3, 0.25, 300.0, 300.0, limit=2.0)
+"""Where tracks from the collision point go."""
+
+START_REGION = Region(0.0, 0.0, 3000.0, 2500.0, limit=4.0)
+"""Where simulated tracks may start."""
+
+
+@dataclass(frozen=True)
 class FitOptions:
     """What counts as one unit of disagreement, and where the search may go.
 
@@ -82,10 +117,9 @@ class FitOptions:
         track_floor: Position error [mm] of a track that is not bent.
         track_fraction: Further position error, as a fraction of the displacement by the field.
         slope_lever: Length [mm] that turns a slope error into a position error.
-        bound: |B| [T] from which on the field is pushed down.
-        bound_error: [T].
-        bound_slopes: The bounded region is |x| < slope_x z + offset, |y| < slope_y z + offset.
-        bound_offset: [mm].
+        regions: Where |B| is limited, and to what; the fit aims at 9/10 of the limit.
+        region_error: Fraction of a region's limit.
+        tail_error: Increase of |By| [T] between points of the axis 250 mm apart, away from the magnet.
         ridge: Peak [T] that counts as one unit.
         centre: Range of the centres [mm].
         width: Range of the widths [mm].
@@ -99,10 +133,9 @@ class FitOptions:
     track_floor: float = 0.2
     track_fraction: float = 0.001
     slope_lever: float = 1000.0
-    bound: float = 1.8
-    bound_error: float = 0.05
-    bound_slopes: tuple[float, float] = (0.3, 0.25)
-    bound_offset: float = 300.0
+    regions: tuple[Region, ...] = (ACCEPTANCE, START_REGION)
+    region_error: float = 0.02
+    tail_error: float = 2e-4
     ridge: float = 1.0
     centre: tuple[float, float] = (0.0, 11000.0)
     width: tuple[float, float] = (900.0, 4000.0)
@@ -176,7 +209,7 @@ def _start(profile: Profile, terms: int, rng: np.random.Generator) -> Array:
     """Return terms spread along the profile whose sum is the profile, with a little randomness."""
     peak = profile.z[np.argmax(np.abs(profile.by))]
     centres = peak + np.linspace(-2500.0, 3500.0, terms) + rng.normal(0.0, 300.0, terms)
-    widths = rng.uniform(1100.0, 2200.0, terms)
+    widths = rng.uniform(1300.0, 2300.0, terms)
     shapes = np.exp(-0.5 * ((profile.z[:, None] - centres) / widths) ** 2)
     ridge = 0.3 * np.eye(terms)
     peaks = np.linalg.lstsq(np.vstack([shapes, ridge]), np.concatenate([profile.by, np.zeros(terms)]))[0]
@@ -191,8 +224,10 @@ class _Residuals:
         straight = tracks.start[:, :2] + (tracks.z1 - tracks.z0) * tracks.start[:, 2:4]
         moved = np.hypot(*(tracks.end[:, :2] - straight).T)
         self.unit = (options.track_floor + options.track_fraction * moved)[:, None]
-        self.axis = np.linspace(VOLUME[4], VOLUME[5], 581)
-        self.edge = _edge(options)
+        self.surfaces = [(region.surface(), region.limit) for region in options.regions]
+        upstream = np.arange(profile.z.min(), VOLUME[4], -250.0)
+        downstream = np.arange(profile.z.max(), VOLUME[5], 250.0)
+        self.tails = (upstream, downstream)
 
     def __call__(self, flat: Array) -> Array:
         options, terms = self.options, flat.reshape(-1, 4)
@@ -200,10 +235,12 @@ class _Residuals:
         zero = np.zeros_like(self.profile.z)
         profile = (magnet.field(zero, zero, self.profile.z)[:, 1] - self.profile.by) / options.profile_error
         integral = (axis_integral(magnet) - self.profile.integral) / options.integral_error
-        strength = np.linalg.norm(magnet.field(*self.edge), axis=1)
-        excess = np.maximum(strength - options.bound, 0.0) / options.bound_error
+        growth = [np.diff(np.abs(magnet.field(0.0, 0.0, z)[:, 1])) / options.tail_error for z in self.tails]
+        strengths = [np.linalg.norm(magnet.field(*points), axis=1) / limit for points, limit in self.surfaces]
+        excess = [(strength - 0.9) / options.region_error for strength in strengths]
+        one_sided = np.maximum(np.concatenate([*growth, *excess]), 0.0)
         ridge = terms[:, 0] / options.ridge
-        return np.concatenate([profile, [integral], excess, ridge, self.track_residuals(magnet)])
+        return np.concatenate([profile, [integral], one_sided, ridge, self.track_residuals(magnet)])
 
     def track_residuals(self, magnet: Field) -> Array:
         tracks, options = self.tracks, self.options
@@ -215,14 +252,6 @@ class _Residuals:
         pull = np.nan_to_num(difference / self.unit, nan=1e4).ravel()
         # r -> sign(r) sqrt(2 (sqrt(1 + r²) - 1)): its square is the soft-L1 loss of r.
         return np.sign(pull) * np.sqrt(2.0 * (np.sqrt(1.0 + pull * pull) - 1.0))
-
-
-def _edge(options: FitOptions) -> tuple[Array, Array, Array]:
-    """Return points on the surface of the bounded region, in one quadrant: the field is symmetric."""
-    z, place = (axis.ravel() for axis in np.meshgrid(np.linspace(0.0, 13000.0, 53), np.linspace(0.0, 2.0, 17)))
-    x = (options.bound_slopes[0] * z + options.bound_offset) * np.minimum(place, 1.0)
-    y = (options.bound_slopes[1] * z + options.bound_offset) * np.minimum(2.0 - place, 1.0)
-    return np.minimum(x, VOLUME[1]), np.minimum(y, VOLUME[3]), z
 
 
 def axis_integral(magnet: Field, step: float = 10.0) -> float:

@@ -32,7 +32,9 @@ class BendLoss(keras.losses.Loss):
         delta: Relative error at which quadratic turns into linear.
     """
 
-    def __init__(self, floor_mm: float = 1.0, delta: float = 0.02, name: str = "bend_loss", **kwargs: Any) -> None:
+    def __init__(
+        self, floor_mm: float = 1.0, delta: float = 0.02, name: str = "bend_loss", **kwargs: Any
+    ) -> None:
         super().__init__(name=name, **kwargs)
         self.floor_mm, self.delta = floor_mm, delta
 

@@ -26,7 +26,7 @@ class ModelOptions(Options):
     activation: Literal["silu", "tanh", "relu"] = "silu"
     form: Literal["residual", "absolute"] = Field(
         "residual",
-        description="residual: straight line + q/p- and dz-scaled output, 7 inputs. absolute: the final state "
+        description="residual: straight line + q/p- and dz-scaled output, 7 inputs. absolute: final state "
         "itself from 6 inputs without z0.",
     )
     loss: Literal["bend", "mse"] = Field(

@@ -46,9 +46,9 @@ class BendResidual(keras.layers.Layer):
         new_slope = slope + kick * heads[:, 2:4]
         return ops.concatenate([new_position, new_slope, qop], axis=-1)
 
-    def compute_output_shape(self, state: Any, dz: Any, heads: Any) -> Any:
+    def compute_output_shape(self, state_shape: Any, dz_shape: Any, heads_shape: Any) -> Any:
         """Return the shape of the state."""
-        return state
+        return state_shape
 
 
 @keras.saving.register_keras_serializable(package="trackkeras")
@@ -69,9 +69,9 @@ class AbsoluteState(keras.layers.Layer):
         final = heads * np.asarray(self.scale, "float32") + np.asarray(self.mean, "float32")
         return ops.concatenate([final, state[:, 4:5]], axis=-1)
 
-    def compute_output_shape(self, state: Any, heads: Any) -> Any:
+    def compute_output_shape(self, state_shape: Any, heads_shape: Any) -> Any:
         """Return the shape of the state."""
-        return state
+        return state_shape
 
     def get_config(self) -> Mapping[str, Any]:
         """Return the arguments of the constructor."""
@@ -108,7 +108,9 @@ def build_mlp(options: ModelOptions, statistics: Mapping[str, Any]) -> keras.Mod
     return keras.Model(inputs, {"final_state": final_state}, name="mlp")
 
 
-def _normalization(statistics: Mapping[str, Any], columns: tuple[str, ...]) -> tuple[list[float], list[float]]:
+def _normalization(
+    statistics: Mapping[str, Any], columns: tuple[str, ...]
+) -> tuple[list[float], list[float]]:
     mean = [value for name in columns for value in np.ravel(statistics[name]["mean"])]
     scale = [value for name in columns for value in np.ravel(statistics[name]["std"])]
     # A constant input (one dz for all rows) has no spread: it is centred and left in its own unit.

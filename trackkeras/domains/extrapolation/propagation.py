@@ -7,9 +7,9 @@ The state is a function of z (Lorentz force with z as the independent variable):
     dtx/dz = KAPPA qop N (tx ty Bx - (1 + tx^2) By + ty Bz)
     dty/dz = KAPPA qop N ((1 + ty^2) Bx - tx ty By - tx Bz)        N = sqrt(1 + tx^2 + ty^2)
 
-Every track takes `ceil(|dz| / step)` equal steps. Tracks advance in blocks of 64, structure of arrays, so that
-the compiler turns each inner loop into vector instructions; tracks with similar numbers of steps share a block.
-A track's result depends neither on its neighbours in the block nor on the number of threads.
+Every track takes `ceil(|dz| / step)` equal steps. Tracks advance in blocks of 64, structure of arrays, so
+that the compiler turns each inner loop into vector instructions; tracks with similar numbers of steps share a
+block. A track's result depends neither on its neighbours in the block nor on the number of threads.
 """
 
 from __future__ import annotations
@@ -141,6 +141,7 @@ def integrate(
     result = Propagated(np.full((n, 5), np.nan), np.zeros(n, np.int8))
     order = np.argsort(steps, kind="stable")  # tracks of similar length share a block
     weights, nodes = _stage_table(tableau)
+    limit = min(float(max_slope), np.finfo(np.float64).max)  # an infinite slope is over any limit
 
     def advance(first: int) -> None:
         _advance(
@@ -150,7 +151,7 @@ def integrate(
             field.volume,
             weights,
             nodes,
-            float(max_slope),
+            limit,
             order[first : first + BLOCK * BLOCKS_PER_TASK],
             state,
             z0,
@@ -170,12 +171,10 @@ def integrate(
     return result
 
 
-def _check_tracks(
-    field: Field, state: ArrayLike, z0: ArrayLike, dz: ArrayLike
-) -> tuple[Array, Array, Array]:
+def _check_tracks(field: Field, state: ArrayLike, z0: ArrayLike, dz: ArrayLike) -> tuple[Array, Array, Array]:
     states = np.ascontiguousarray(state, dtype=np.float64)
     if states.ndim != 2 or states.shape[1] != len(STATE):
-        raise UserError(f"state must have shape (n, 5), received {np.shape(state)}")
+        raise UserError(f"state must have shape (n, 5), received shape {np.shape(state)}")
     bad = ~np.isfinite(states)
     if bad.any():
         row, column = np.argwhere(bad)[0]
@@ -183,15 +182,7 @@ def _check_tracks(
         raise UserError(
             f"state must be finite, received {STATE[column]} = {states[row, column]} in row {row}{hint}"
         )
-    planes = {"z0": z0, "dz": dz}
-    for name, value in planes.items():
-        plane = np.asarray(value, dtype=np.float64)
-        if plane.shape not in ((), (len(states),)):
-            raise UserError(
-                f"{name} must be a number or have shape ({len(states)},), received {plane.shape}"
-            )
-        planes[name] = np.ascontiguousarray(np.broadcast_to(plane, len(states)))
-    starts, distances = planes["z0"], planes["dz"]
+    starts, distances = _per_track("z0", z0, len(states)), _per_track("dz", dz, len(states))
     z_min, z_max = float(field.volume[4]), float(field.volume[5])
     for name, z in (("z0", starts), ("z0 + dz", starts + distances)):
         outside = ~((z >= z_min) & (z <= z_max))  # NaN is outside too
@@ -202,6 +193,13 @@ def _check_tracks(
                 f"which is known for z from {z_min:g} to {z_max:g} mm"
             )
     return states, starts, distances
+
+
+def _per_track(name: str, value: ArrayLike, n: int) -> Array:
+    plane = np.asarray(value, dtype=np.float64)
+    if plane.shape not in ((), (n,)):
+        raise UserError(f"{name} must be a number or have shape ({n},), received shape {plane.shape}")
+    return np.ascontiguousarray(np.broadcast_to(plane, n))
 
 
 def _stage_table(tableau: Tableau) -> tuple[Array, Array]:
@@ -258,6 +256,14 @@ def _keep_within(flag, value, low, high):
         flag[lane] = flag[lane] if (value[lane] >= low) & (value[lane] <= high) else 0.0
 
 
+@njit(cache=True, nogil=True)
+def _clear_outside(flag, value, low, high):
+    """Clear the flag of lanes whose value is a number outside [low, high]; infinity and NaN are no places."""
+    for lane in range(BLOCK):
+        v = value[lane]
+        flag[lane] = 0.0 if ((v < low) & (v > -np.inf)) | ((v > high) & (v < np.inf)) else flag[lane]
+
+
 @njit(cache=True, nogil=True, fastmath={"contract"})
 def _copy(out, value):
     for lane in range(BLOCK):
@@ -297,7 +303,8 @@ def _advance(
             elif not (abs(state[track, 2]) <= max_slope and abs(state[track, 3]) <= max_slope):
                 status[track] = _SLOPE_LIMIT
             else:
-                x[lane], y[lane], tx[lane], ty[lane] = state[track, :4]
+                x[lane], y[lane] = state[track, 0], state[track, 1]
+                tx[lane], ty[lane] = state[track, 2], state[track, 3]
                 start[lane] = z0[track]
                 bend[lane] = KAPPA * state[track, 4]
                 wanted[lane] = steps[track]
@@ -316,8 +323,8 @@ def _advance(
                 _sum_stages(new_y, y, h, row, slope_y, stage)
                 _sum_stages(u, tx, h, row, change_x, stage)
                 _sum_stages(v, ty, h, row, change_y, stage)
-                _keep_within(inside, new_x, x_min, x_max)
-                _keep_within(inside, new_y, y_min, y_max)
+                _clear_outside(inside, new_x, x_min, x_max)
+                _clear_outside(inside, new_y, y_min, y_max)
                 for lane in range(BLOCK):
                     z[lane] = start[lane] + (done + nodes[stage]) * h[lane]
                 field_block(kind, params, values, new_x, new_y, z, bx, by, bz)
@@ -345,7 +352,12 @@ def _advance(
             longest = 0
             for lane in range(BLOCK):
                 if good[lane] == 1.0:
-                    x[lane], y[lane], tx[lane], ty[lane] = new_x[lane], new_y[lane], new_tx[lane], new_ty[lane]
+                    x[lane], y[lane], tx[lane], ty[lane] = (
+                        new_x[lane],
+                        new_y[lane],
+                        new_tx[lane],
+                        new_ty[lane],
+                    )
                 elif done <= wanted[lane]:  # a lane at rest cannot fail
                     steep = not (abs(new_tx[lane]) <= max_slope and abs(new_ty[lane]) <= max_slope)
                     track = order[first + lane]
@@ -361,5 +373,10 @@ def _advance(
         for lane in range(lanes):
             track = order[first + lane]
             if status[track] == 0:
-                out[track, 0], out[track, 1], out[track, 2], out[track, 3] = x[lane], y[lane], tx[lane], ty[lane]
+                out[track, 0], out[track, 1], out[track, 2], out[track, 3] = (
+                    x[lane],
+                    y[lane],
+                    tx[lane],
+                    ty[lane],
+                )
                 out[track, 4] = state[track, 4]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from trackkeras.units import GEV
 if TYPE_CHECKING:
     import keras
 
+    from tfrecords_tools.reader import Dataset
     from tfrecords_tools.schema import Schema
 
 MOMENTUM_EDGES = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
@@ -30,6 +32,7 @@ class Extrapolation(Domain):
     ModelOptions = ModelOptions
     GenerateOptions = GenerateOptions
     shard_function = "trackkeras.domains.extrapolation.simulate:make_shard"
+    keras_modules = ("trackkeras.domains.extrapolation.models", "trackkeras.domains.extrapolation.losses")
 
     def schema(self) -> Schema:
         """Return the record schema: `state`, `z0`, `dz`, `final_state`."""
@@ -98,8 +101,13 @@ class Extrapolation(Domain):
     def axes(self) -> tuple[Axis, ...]:
         """Return the bands: momentum and absolute distance."""
         return (
-            Axis("p", "p [GeV]", lambda rows: 1.0 / (np.abs(rows["state"][:, 4].astype(float)) * GEV),
-                 MOMENTUM_EDGES, log=True),
+            Axis(
+                "p",
+                "p [GeV]",
+                lambda rows: 1.0 / (np.abs(rows["state"][:, 4].astype(float)) * GEV),
+                MOMENTUM_EDGES,
+                log=True,
+            ),
             Axis("abs_dz", "|dz| [mm]", lambda rows: np.abs(rows["dz"][:, 0].astype(float)), DISTANCE_EDGES),
         )
 
@@ -117,6 +125,20 @@ class Extrapolation(Domain):
         signed = self.residuals(rows, pred)
         radial = {"pos": np.hypot(signed["x"], signed["y"]), "slope": np.hypot(signed["tx"], signed["ty"])}
         return radial | {name: np.abs(value) for name, value in signed.items()}
+
+    def read_files(self, files: Sequence[Path]) -> Iterator[Rows]:
+        """Yield the tracks of NPZ files with X (N, 6), Y (N, 4), P (N,), Z (N, 2)."""
+        from trackkeras.domains.extrapolation.npz import read_seed_npz
+
+        for path in files:
+            yield from read_seed_npz(path)
+
+    def write_file(self, source: Dataset, split: str, path: Path) -> int:
+        """Write a split as an NPZ file with X, Y, P, Z."""
+        from trackkeras.domains.extrapolation.npz import write_seed_npz
+
+        write_seed_npz(source, split, path)
+        return source.rows(split)
 
     def check_rows(self, rows: Rows) -> list[str]:
         """Return what violates the sanity rules of a track sample."""
@@ -146,7 +168,9 @@ class Extrapolation(Domain):
 
     def parity(self) -> Parity:
         """Return the rule for exported models: 1e-3 mm plus 1e-5 of the distance to the straight line."""
-        return Parity("|difference| <= 1e-3 mm + 1e-5 |final - straight line| (slopes: the same over 1 m)", _excess)
+        return Parity(
+            "|difference| <= 1e-3 mm + 1e-5 |final - straight line| (slopes: the same over 1 m)", _excess
+        )
 
 
 def _excess(rows: Rows, reference: Rows, other: Rows) -> Any:

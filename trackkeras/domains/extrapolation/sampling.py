@@ -1,9 +1,9 @@
 """Random start states: the acceptance and the law of the generated sample.
 
-|dz| is uniform between its limits, forward and backward equally likely, and z0 is then uniform over the planes
-that keep z0 and z0 + dz between `z_start` and `z_end`. Momentum is uniform in its logarithm, charge +1 or -1.
-Slopes are uniform in their ranges. A share `pv_fraction` of the draws points to the primary vertex: the straight
-line through the state crosses z = 0 at x and y drawn from a Gaussian of width `pv_spread`, so
+|dz| is uniform between its limits, forward and backward equally likely, and z0 is then uniform over the
+planes that keep z0 and z0 + dz between `z_start` and `z_end`. Momentum is uniform in its logarithm, charge +1
+or -1. Slopes are uniform in their ranges. A share `pv_fraction` of the draws points to the primary vertex:
+the straight line through the state crosses z = 0 at x and y drawn from a Gaussian of width `pv_spread`, so
 
     x = x_vertex + tx z0,    y = y_vertex + ty z0.
 

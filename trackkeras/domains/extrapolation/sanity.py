@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trackkeras.domain import Rows
 from trackkeras.units import M
@@ -33,15 +34,20 @@ def check_rows(rows: Rows) -> list[str]:
     ):
         if count.any():
             first = int(np.argmax(count))
-            messages.append(f"{np.count_nonzero(count)} of {len(qop)} tracks have {rule} (first: row {first})")
+            messages.append(
+                f"{np.count_nonzero(count)} of {len(qop)} tracks have {rule} (first: row {first})"
+            )
     return messages + _charges(qop, np.sign(rows["dz"][:, 0]) * (final[:, 2] - state[:, 2]))
 
 
-def _beyond(state: np.ndarray, final: np.ndarray, column: int, limit: float) -> np.ndarray:
-    return ~((np.abs(state[:, column]) < limit) & (np.abs(final[:, column]) < limit))
+def _beyond(
+    state: NDArray[np.float64], final: NDArray[np.float64], column: int, limit: float
+) -> NDArray[np.bool_]:
+    largest = np.maximum(np.abs(state[:, column]), np.abs(final[:, column]))
+    return np.logical_not(largest < limit)  # NaN is beyond every limit
 
 
-def _charges(qop: np.ndarray, kick: np.ndarray) -> list[str]:
+def _charges(qop: NDArray[np.float64], kick: NDArray[np.float64]) -> list[str]:
     """Compare the mean change of tx of the two charges, each only where it is clearly not zero."""
     means = []
     for sign in (1, -1):

@@ -55,8 +55,8 @@ def make_shard(
         rows: Number of accepted tracks.
 
     Yields:
-        Columns `state` `(m, 5)`, `z0` `(m, 1)`, `dz` `(m, 1)`, `final_state` `(m, 5)`, float32, and the counts
-        of this chunk: `tried`, and the rejected ones by reason. `tried` less the rejected ones is `m`.
+        Columns `state` `(m, 5)`, `z0` `(m, 1)`, `dz` `(m, 1)`, `final_state` `(m, 5)`, all float32, and the
+        counts of this chunk: `tried`, and the rejected ones by reason. `tried` less the rejected ones is `m`.
 
     Raises:
         UserError: A bad option, or options under which next to no track is accepted.

@@ -1,0 +1,103 @@
+"""Engines that run a bundle: ONNX Runtime by default, TensorFlow on demand."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol, get_args
+
+import numpy as np
+
+from serving.bundle import Bundle
+from serving.errors import Code, ServingError
+from serving.signature import DEFAULT_SIGNATURE, Signature
+from serving.tensors import Array
+
+BackendName = Literal["onnx", "savedmodel"]
+
+
+class Backend(Protocol):
+    """A loaded model. `run` is called by several threads at once."""
+
+    @property
+    def signatures(self) -> Mapping[str, Signature]:
+        """The signatures that this engine can run."""
+
+    def run(self, signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the outputs for inputs that the signature has accepted."""
+
+
+class OnnxBackend:
+    """ONNX Runtime, one thread per call: parallelism comes from concurrent requests."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3  # errors only: what matters is raised
+        try:
+            self._session = onnxruntime.InferenceSession(
+                bundle.onnx, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # ONNX Runtime has no common base class for its errors
+            raise ServingError(f"{bundle.onnx} cannot be loaded: {error}", Code.INTERNAL) from None
+        signature = bundle.signatures[DEFAULT_SIGNATURE]
+        for side, declared, actual in (
+            ("inputs", signature.inputs, self._session.get_inputs()),
+            ("outputs", signature.outputs, self._session.get_outputs()),
+        ):
+            names = sorted(tensor.name for tensor in actual)
+            if names != sorted(declared):
+                raise ServingError(
+                    f"{bundle.onnx} has {side} {names}, bundle.json declares {sorted(declared)}"
+                )
+        self._outputs = list(signature.outputs)
+        self.signatures = {DEFAULT_SIGNATURE: signature}
+
+    def run(self, signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the outputs by name."""
+        return dict(zip(self._outputs, self._session.run(self._outputs, dict(inputs)), strict=True))
+
+
+class SavedModelBackend:
+    """TensorFlow on the SavedModel, as TensorFlow Serving runs it, with all its signatures."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        tensorflow: Any = importlib.import_module("tensorflow")
+        try:
+            # The functions refer to the object's variables without keeping them alive.
+            self._loaded = tensorflow.saved_model.load(str(bundle.path))
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ServingError(f"{bundle.path} cannot be loaded: {error}", Code.INTERNAL) from None
+        self._constant = tensorflow.constant
+        self._functions = {name: self._loaded.signatures[name] for name in bundle.signatures}
+        self.signatures = bundle.signatures
+
+    def run(self, signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the outputs by name."""
+        tensors = {name: self._constant(array) for name, array in inputs.items()}
+        return {name: np.asarray(value) for name, value in self._functions[signature](**tensors).items()}
+
+
+_BACKENDS: dict[str, type[OnnxBackend] | type[SavedModelBackend]] = {
+    "onnx": OnnxBackend,
+    "savedmodel": SavedModelBackend,
+}
+assert tuple(_BACKENDS) == get_args(BackendName)
+
+
+def load(bundle: Bundle, backend: BackendName = "onnx") -> Backend:
+    """Load a bundle into an engine.
+
+    Args:
+        bundle: What to run.
+        backend: `onnx` or `savedmodel`; the second imports TensorFlow.
+
+    Raises:
+        ServingError: Unknown engine, or a file that it cannot load or that differs from `bundle.json`.
+    """
+    if backend not in _BACKENDS:
+        raise ServingError(f"backend must be one of {', '.join(_BACKENDS)}, received {backend!r}")
+    return _BACKENDS[backend](bundle)

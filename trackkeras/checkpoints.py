@@ -1,0 +1,35 @@
+"""Reading and writing `.keras` files."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import keras
+
+from trackkeras.domain import Domain
+from trackkeras.errors import UserError
+
+
+def save_model(model: keras.Model, path: Path) -> None:
+    """Write a model, with its optimizer, so that `path` never holds half of one."""
+    temporary = path.with_name(f".{path.stem}.partial.keras")
+    model.save(temporary)
+    temporary.replace(path)
+
+
+def load_model(path: Path, domain: Domain) -> keras.Model:
+    """Read a model of a domain.
+
+    Raises:
+        UserError: The file is missing or damaged.
+    """
+    for module in ("trackkeras.layers.standardize", *domain.keras_modules):
+        importlib.import_module(module)  # registers the classes that the file names
+    if not path.is_file():
+        raise UserError(f"no such model: {path}; `trackkeras train --resume` finishes a training")
+    try:
+        return keras.models.load_model(path)
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        reason = str(error).strip().splitlines()[-1][:200]
+        raise UserError(f"{path} cannot be read as a Keras model: {reason}") from None
