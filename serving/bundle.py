@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError
 from serving.errors import Code, ServingError
 from serving.messages import SavedModel
 from serving.signature import DEFAULT_SIGNATURE, Signature, TensorSpec, from_signature_def
+from serving.tensors import data_type
 
 SAVED_MODEL = "saved_model.pb"
 ONNX = "model.onnx"
@@ -181,12 +182,11 @@ def _signature(key: str, value: Any) -> Signature:
 
 def _tensor(name: str, value: Any) -> TensorSpec:
     try:
-        shape = tuple(value["shape"])
+        shape, dtype = tuple(value["shape"]), np.dtype(str(value["dtype"]))
+        data_type(dtype)
         if not all(type(size) is int and size >= -1 for size in shape):
             raise TypeError
-        return TensorSpec(
-            np.dtype(value["dtype"]), shape, str(value.get("unit", "")), str(value.get("doc", ""))
-        )
+        return TensorSpec(dtype, shape, str(value.get("unit", "")), str(value.get("doc", "")))
     except (TypeError, KeyError):
         raise ServingError(
             f"tensor {name!r} needs a 'dtype' and a 'shape' of integers, received {value!r}"

@@ -1,9 +1,9 @@
 """The protobuf messages of TensorFlow Serving, declared as data and built without TensorFlow.
 
 The official Python stubs import TensorFlow, which takes seconds. The messages needed here are few, so their
-field names, numbers and types stand below as a table and are built in a descriptor pool of their own: names and
-bytes equal those of the official ones, and both can live in one process. Fields that the table leaves out are
-kept as unknown fields, as protobuf does.
+field names, numbers and types stand below as a table and are built in a descriptor pool of their own: names
+and bytes equal those of the official ones, and both can live in one process. Fields that the table leaves out
+are kept as unknown fields, as protobuf does.
 
 Source of the numbers: the `.proto` files in `tensorflow/core/{framework,protobuf}` and
 `tensorflow_serving/{apis,config}`.

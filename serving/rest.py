@@ -161,7 +161,9 @@ def _array(name: str, value: Any, spec: TensorSpec) -> Array:
     values = [value]
     while values and isinstance(values[0], list) and len(shape) < len(spec.shape):
         if {type(item) for item in values} != {list} or len(set(map(len, values))) != 1:
-            raise ServingError(f"input {name!r} is ragged: lists of different lengths at axis {len(shape)}")
+            raise ServingError(
+                f"input {name!r} is ragged: its lists differ in length or depth at axis {len(shape)}"
+            )
         shape.append(len(values[0]))
         values = list(chain.from_iterable(values))
     if not values:
@@ -231,6 +233,9 @@ class Handler(BaseHTTPRequestHandler):
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Send an error as TensorFlow Serving does; the base class calls this for requests it cannot read."""
         self.close_connection = True
+        self.request_version = (
+            self.protocol_version
+        )  # unread or unknown: without it no status line would be sent
         self._send(code, {"error": message or HTTPStatus(code).phrase})
 
     def log_message(self, format: str, *args: Any) -> None:

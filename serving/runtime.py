@@ -10,10 +10,12 @@ import numpy as np
 
 from serving.bundle import Bundle
 from serving.errors import Code, ServingError
-from serving.signature import DEFAULT_SIGNATURE, Signature
+from serving.signature import DEFAULT_SIGNATURE, Signature, TensorSpec
 from serving.tensors import Array
 
 BackendName = Literal["onnx", "savedmodel"]
+
+_ONNX_NAMES = {"float32": "float", "float64": "double"}  # the other types have NumPy's names
 
 
 class Backend(Protocol):
@@ -48,10 +50,11 @@ class OnnxBackend:
             ("inputs", signature.inputs, self._session.get_inputs()),
             ("outputs", signature.outputs, self._session.get_outputs()),
         ):
-            names = sorted(tensor.name for tensor in actual)
-            if names != sorted(declared):
+            found = {tensor.name: tensor.type for tensor in actual}
+            wanted = {name: _onnx_type(spec) for name, spec in declared.items()}
+            if found != wanted:
                 raise ServingError(
-                    f"{bundle.onnx} has {side} {names}, bundle.json declares {sorted(declared)}"
+                    f"{bundle.onnx} has {side} {_listing(found)}, bundle.json declares {_listing(wanted)}"
                 )
         self._outputs = list(signature.outputs)
         self.signatures = {DEFAULT_SIGNATURE: signature}
@@ -59,6 +62,14 @@ class OnnxBackend:
     def run(self, signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Return the outputs by name."""
         return dict(zip(self._outputs, self._session.run(self._outputs, dict(inputs)), strict=True))
+
+
+def _onnx_type(spec: TensorSpec) -> str:
+    return f"tensor({_ONNX_NAMES.get(spec.dtype.name, spec.dtype.name)})"
+
+
+def _listing(types: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {kind}" for name, kind in sorted(types.items()))
 
 
 class SavedModelBackend:

@@ -47,6 +47,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     """
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise RecordError(f"{path} exists already: choose another folder, or remove it first")
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path.parent, path.name)
     temporary, descriptor = _claim(path, folder=True)

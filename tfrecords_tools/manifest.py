@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -127,6 +127,11 @@ class Manifest:
         return sum(split.rows for split in self.splits.values())
 
     @property
+    def shards(self) -> tuple[Shard, ...]:
+        """The files of all splits."""
+        return tuple(shard for split in self.splits.values() for shard in split.shards)
+
+    @property
     def counts(self) -> dict[str, int]:
         """What the generator counted, over all splits."""
         return total(split.counts for split in self.splits.values())
@@ -229,7 +234,7 @@ class Manifest:
         return {
             "name": self.name,
             "version": "1.0.0",
-            "description": f"{self.rows} rows, {self.schema.block_rows} to an Example, made by {self.generator}",
+            "description": f"{self.rows} rows, {self.schema.block_rows} in an Example: {self.generator}",
             "fileFormat": "tfrecord",
             "splits": [
                 {
@@ -302,12 +307,25 @@ def allot(amount: int, shares: Mapping[str, float]) -> dict[str, int]:
     return parts
 
 
-def total(counts: Any) -> dict[str, int]:
+def total(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     """Return the sum of several counts, by reason."""
     result: Counter[str] = Counter()
     for count in counts:
         result.update(count)
     return dict(sorted(result.items()))
+
+
+def plain(value: dict[str, Any], what: str) -> dict[str, Any]:
+    """Return a JSON-like value as it is after writing and reading it.
+
+    Raises:
+        RecordError: JSON cannot hold it.
+    """
+    try:
+        result: dict[str, Any] = json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise RecordError(f"{what} cannot be written as JSON: {error}") from None
+    return result
 
 
 def digest(value: Any) -> str:

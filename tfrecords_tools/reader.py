@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfrecords_tools.blocks import decode_block
-from tfrecords_tools.errors import RecordError
+from tfrecords_tools.errors import ContentError, RecordError
 from tfrecords_tools.manifest import Shard, load_manifest
 from tfrecords_tools.schema import Columns, Feature, Schema
-from tfrecords_tools.wire import ContentError, read_record, record_offsets
+from tfrecords_tools.wire import read_record, record_offsets
 
 
 class Dataset:

@@ -17,7 +17,7 @@ import numpy as np
 from crc32c import crc32c
 from numpy.typing import NDArray
 
-from tfrecords_tools.errors import RecordError
+from tfrecords_tools.errors import ContentError, RecordError
 
 Buffer = bytes | memoryview
 Pieces = list[Buffer]
@@ -67,10 +67,6 @@ def read_record(stream: BinaryIO, path: Path, index: int) -> bytes | None:
     if int.from_bytes(tail, "little") != masked(crc32c(data)):
         raise ContentError(f"{path}: record {index} is corrupt: its CRC does not match")
     return data
-
-
-class ContentError(RecordError):
-    """A record whose frame is sound and whose content is not: the next record can still be read."""
 
 
 def record_offsets(path: Path) -> NDArray[np.int64]:

@@ -13,11 +13,14 @@ import socket
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from trackkeras import __version__
+
+if TYPE_CHECKING:
+    from tfrecords_tools.manifest import Manifest
 
 app = typer.Typer(
     name="trackkeras",
@@ -168,7 +171,12 @@ def generate(
     if manifest is None:
         print(f"{out}: the requested shards are done; others are still missing")
     else:
-        print(f"{out}: {manifest.rows:,} rows in {len(manifest.shards)} shards")
+        print(f"{out}: {_extent(manifest)}")
+
+
+def _extent(manifest: Manifest) -> str:
+    shards = sum(len(split.shards) for split in manifest.splits.values())
+    return f"{manifest.rows:,} rows in {shards} shards"
 
 
 @app.command()
@@ -198,7 +206,7 @@ def ingest(
         source={"files": [path.name for path in files]},
         name=f"trackkeras {__version__} {domain} ingest",
     )
-    print(f"{out}: {manifest.rows:,} rows in {len(manifest.shards)} shards")
+    print(f"{out}: {_extent(manifest)}")
 
 
 @app.command()
@@ -452,9 +460,13 @@ def _print_sample(sample: dict[str, Any]) -> None:
     for name, target in sample["targets"].items():
         verdict = "met" if target["met"] else "missed"
         print(f"  target {name} < {target['limit']:g}: {verdict} ({target['value']:.4g})")
+    worse: dict[tuple[str, str, str], list[str]] = {}
     for item in sample["worse_than_baseline"]:
         low, high = item["band"]
-        print(f"  WORSE than {item['baseline']} in {item['metric']} for {item['axis']} {low:g} to {high:g}")
+        key = (item["baseline"], item["metric"], item["axis"])
+        worse.setdefault(key, []).append(f"{low:g}-{high:g}")
+    for (baseline, metric, axis), bands in worse.items():
+        print(f"  WORSE than {baseline} in {metric} for {axis} {', '.join(bands)}")
 
 
 @app.command()

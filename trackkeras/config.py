@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from trackkeras import domains
 from trackkeras.errors import UserError
 
 
@@ -197,8 +198,8 @@ def _known_keys(options: type[Options], location: tuple[Any, ...]) -> list[str]:
 
 def preset_files() -> dict[str, Path]:
     """Return every shipped preset by name, found as `domains/*/presets/*.yaml`."""
-    folder = Path(__file__).parent / "domains"
-    return {path.stem: path for path in sorted(folder.glob("*/presets/*.yaml"))}
+    folders = [Path(folder) for folder in domains.__path__]
+    return {path.stem: path for folder in folders for path in sorted(folder.glob("*/presets/*.yaml"))}
 
 
 def preset_values(preset: str) -> tuple[str, dict[str, Any]]:

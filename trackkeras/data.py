@@ -160,7 +160,7 @@ def _mixed_rows(
             tf.data.TFRecordDataset,
             cycle_length=min(OPEN_SHARDS, len(files)),
             block_length=1,
-            num_parallel_calls=2,
+            num_parallel_calls=min(2, len(files)),
             deterministic=True,
         )
         .shuffle(4 * shuffle_blocks, seed=key[0] * 1_000_003 + key[1] + 1, reshuffle_each_iteration=False)

@@ -198,6 +198,13 @@ class Domain(abc.ABC):
     def split_batch(self, batch: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
         """Turn one batch of record columns into `(inputs, truth)` for `fit`; called inside `tf.data`."""
 
+    @abc.abstractmethod
+    def shrink(self, model: Options) -> Options:
+        """Return the smallest network of the same structure: equal results mean equal structure.
+
+        Tests and dry runs use it; presets that differ only in size shrink to the same options.
+        """
+
     # -- evaluation --------------------------------------------------------------------------------------
     @abc.abstractmethod
     def metrics(self) -> tuple[Metric, ...]:

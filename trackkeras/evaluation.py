@@ -7,7 +7,7 @@ knows a detector.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ STATISTICS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
 }
 
 RESAMPLES = 100
-LARGEST_RESAMPLE = 20_000
+LARGEST_RESAMPLE = 5_000
 FEWEST_ROWS_IN_BAND = 20
 RESIDUAL_ROWS = 100_000
 
@@ -53,24 +53,41 @@ def metric_values(domain: Domain, rows: Rows, pred: Rows) -> dict[str, float]:
     }
 
 
-def interval(values: NDArray[Any], statistic: str, seed: int = 0) -> dict[str, float]:
-    """Return a statistic and its 95 % bootstrap interval.
+def intervals(values: NDArray[Any], statistics: Iterable[str], seed: int = 0) -> dict[str, dict[str, float]]:
+    """Return some statistics of a sample, each with its 95 % bootstrap interval.
 
-    Large samples are resampled in subsets of 20,000 rows and the spread is scaled by the square root of the
+    Large samples are resampled in subsets of 5,000 rows and the spread is scaled by the square root of the
     size ratio (m-out-of-n bootstrap; Bickel, Goetze, van Zwet, Statistica Sinica 7, 1997).
 
     Args:
         values: `(n,)`, n >= 1.
-        statistic: Key of `STATISTICS`.
+        statistics: Keys of `STATISTICS`.
         seed: Seed of the resampling.
+
+    Returns:
+        `value`, `low` and `high` by statistic.
     """
-    compute = STATISTICS[statistic]
-    value = float(compute(values))
     size = min(values.size, LARGEST_RESAMPLE)
-    rng = np.random.default_rng(seed)
-    draws = np.array([float(compute(values[rng.integers(values.size, size=size)])) for _ in range(RESAMPLES)])
-    shift = (np.quantile(draws, [0.025, 0.975]) - value) * np.sqrt(size / values.size)
-    return {"value": value, "low": value + float(shift[0]), "high": value + float(shift[1])}
+    drawn = values[np.random.default_rng(seed).integers(values.size, size=(RESAMPLES, size))]
+    shrink = np.sqrt(size / values.size)
+    result = {}
+    for name in statistics:
+        value = float(STATISTICS[name](values))
+        low, high = np.quantile(STATISTICS[name](drawn) - value, [0.025, 0.975]) * shrink
+        result[name] = {"value": value, "low": value + float(low), "high": value + float(high)}
+    return result
+
+
+def all_intervals(metrics: tuple[Metric, ...], errors: Rows) -> dict[str, dict[str, float]]:
+    """Return every metric with its interval; the statistics of one quantity share their resamples."""
+    wanted: dict[str, list[Metric]] = {}
+    for metric in metrics:
+        wanted.setdefault(metric.quantity, []).append(metric)
+    found = {}
+    for quantity, group in wanted.items():
+        values = intervals(errors[quantity], [metric.statistic for metric in group])
+        found |= {metric.name: values[metric.statistic] for metric in group}
+    return {metric.name: found[metric.name] for metric in metrics}
 
 
 def evaluate_sample(
@@ -105,9 +122,7 @@ def evaluate_sample(
             raise UserError(
                 f"{name} gives {max(bad.values())} non-finite predictions on sample {sample.name!r}"
             )
-        result["metrics"][name] = {
-            metric.name: interval(errors[metric.quantity], metric.statistic) for metric in metrics
-        }
+        result["metrics"][name] = all_intervals(metrics, errors)
         for axis, band in zip(axes, result["bands"], strict=True):
             band["metrics"][name] = _in_bands(
                 metrics, errors, _band_index(axis, sample.rows), len(band["rows"])
@@ -163,9 +178,10 @@ def _in_bands(
     for number in range(bands):
         inside = index == number
         enough = inside.sum() >= FEWEST_ROWS_IN_BAND
-        for metric in metrics:
-            values = errors[metric.quantity][inside]
-            table[metric.name].append(interval(values, metric.statistic) if enough else None)
+        cut = {name: values[inside] for name, values in errors.items()}
+        found = all_intervals(metrics, cut) if enough else dict.fromkeys(table)
+        for name, entries in table.items():
+            entries.append(found[name])
     return table
 
 

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import io
 import math
-import os
 import re
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import hist
 import matplotlib as mpl
@@ -26,6 +24,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullFormatter, NullLocator
 from numpy.typing import NDArray
+
+from tfrecords_tools.files import new_file
 
 INK = "#1f2430"
 PAPER = "#ffffff"
@@ -296,14 +296,14 @@ def comparison(
         table: Rows of one sample as from `trackkeras.report.comparison_table`.
         metric: Name of the metric.
         definition: `unit` and `target` of the metric.
-        amount: A key of `AMOUNTS`. A row without that amount, such as a baseline without parameters, becomes
-            a horizontal line.
+        amount: A key of `AMOUNTS`. A baseline without that amount becomes a horizontal line, a run without
+            it is left out.
 
     Returns:
         A figure of one panel with logarithmic axes where the values are positive.
     """
     rows = [row for row in table if math.isfinite(_number(row["metrics"].get(metric), "value"))]
-    networks = [row for row in rows if row["kind"] == "network"]
+    networks = [row for row in rows if row["kind"] == "network" and row.get(amount)]
     baselines = sorted((row for row in rows if row["kind"] != "network"), key=lambda row: row["cost"] or 0)
     amounts = [row[amount] for row in rows if row.get(amount)]
     middle = math.sqrt(min(amounts) * max(amounts)) if amounts else 1.0
@@ -351,8 +351,10 @@ def save(figure: Figure, path: Path) -> tuple[Path, Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     png, svg = path.with_name(f"{path.name}.png"), path.with_name(f"{path.name}.svg")
-    replace_file(png, render(figure, "png"))
-    replace_file(svg, render(figure, "svg"))
+    for target, kind in ((png, "png"), (svg, "svg")):
+        content = render(figure, kind)
+        with new_file(target) as stream:
+            stream.write(content)
     return png, svg
 
 
@@ -362,8 +364,8 @@ _NO_METADATA: dict[str, dict[str, None]] = {
 }
 
 
-def render(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
-    """Return a figure as the content of a PNG or SVG file, without a date: equal figures give equal bytes."""
+def render(figure: Figure, kind: str) -> bytes:
+    """Return a figure as the content of a `png` or `svg` file; equal figures give equal bytes."""
     stream = io.BytesIO()
     with style():
         if figure.get_layout_engine() is not None:
@@ -394,21 +396,6 @@ def inline_svg(svg: str, name: str, description: str) -> Markup:
     body = body.replace("xlink:href", "href").replace(INK, "currentColor").replace(PAPER, "var(--paper)")
     body = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", body)
     return opening + Markup(re.sub(r"\n\s*", "\n", body))
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name beside its place, then rename it."""
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def metric_label(metric: str, definition: Mapping[str, Any]) -> str:

@@ -40,17 +40,16 @@ class Progress:
 
     def finish(self, done: int, note: str = "") -> None:
         """Print the last line."""
-        if self._first is None:
-            self._first = 0
         self._print(done, note)
         if self._live:
             sys.stderr.write("\n")
 
     def _print(self, done: int, note: str) -> None:
-        elapsed = self._clock() - self._start
-        rate = (done - (self._first or 0)) / elapsed if elapsed > 0 else 0.0
         share = 100.0 * done / self.total if self.total else 100.0
-        line = f"{self.label}: {done:,}/{self.total:,} {self.unit} ({share:.0f} %), {rate:,.0f}/s"
+        line = f"{self.label}: {done:,}/{self.total:,} {self.unit} ({share:.0f} %)"
+        elapsed = self._clock() - self._start
+        if self._first is not None and done > self._first and elapsed > 0:
+            line += f", {(done - self._first) / elapsed:,.0f}/s"
         line += f", {note}" if note else ""
         sys.stderr.write(f"\r\x1b[2K{line}" if self._live else f"{line}\n")
         sys.stderr.flush()

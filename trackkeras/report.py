@@ -24,6 +24,8 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from pydantic_core import to_jsonable_python
 
+from tfrecords_tools.errors import RecordError
+from tfrecords_tools.files import new_file, read_json
 from trackkeras import plots
 from trackkeras.config import DataOptions, Options, TrainingOptions, load_run
 from trackkeras.domain import find_domain
@@ -39,6 +41,7 @@ class RunFiles:
     config: dict[str, Any] | None
     history: dict[str, Any] | None
     environment: dict[str, Any] | None
+    dataset: dict[str, Any] | None
     residuals: dict[str, NDArray[Any]] = field(default_factory=dict)
 
 
@@ -63,6 +66,7 @@ def read_run(run_dir: Path) -> RunFiles:
         _read_json(run_dir / "config.json"),
         _read_json(run_dir / "history.json"),
         _read_json(run_dir / "environment.json"),
+        _read_json(run_dir / "dataset.json"),
         _read_residuals(run_dir / "residuals.npz"),
     )
 
@@ -71,8 +75,8 @@ def write_report(run_dir: Path) -> Path:
     """Write `report.html` and the figures in `plots/` of an evaluated run.
 
     Args:
-        run_dir: A run folder with `metrics.json`; `config.json`, `history.json`, `environment.json` and
-            `residuals.npz` are used where they are.
+        run_dir: A run folder with `metrics.json`; `config.json`, `dataset.json`, `history.json`,
+            `environment.json` and `residuals.npz` are used where they are.
 
     Returns:
         The path of the report.
@@ -91,13 +95,13 @@ def write_report(run_dir: Path) -> Path:
         configuration=_configuration(run.config),
         training=_training(run),
         environment=_flatten(run.environment or {}),
-        dataset=_flatten(run.metrics["dataset"]),
+        dataset=_flatten({**run.metrics["dataset"], **(run.dataset or {})}),
         commands=_commands(run),
-        missing=[name for name in ("config", "history", "environment") if getattr(run, name) is None],
+        missing=[
+            name for name in ("config", "dataset", "history", "environment") if getattr(run, name) is None
+        ],
     )
-    target = run.path / "report.html"
-    plots.replace_file(target, page.encode())
-    return target
+    return _write_page(run.path / "report.html", page)
 
 
 def comparison_table(run_dirs: Iterable[Path], sort: str | None = None) -> list[dict[str, Any]]:
@@ -112,15 +116,21 @@ def comparison_table(run_dirs: Iterable[Path], sort: str | None = None) -> list[
         sort: Metric whose value orders the rows of a sample, smallest first; default: the first one defined.
 
     Returns:
-        One mapping per sample and estimator: `sample`, `rows`, `simulated`, `label`, `kind`, `cost`,
-        `metrics` (`value`, `low` and `high` by name), and `run`, `preset` and `parameters`, which are None
-        for a baseline. A baseline that is equal in all runs occurs once.
+        One mapping per sample and estimator, all with the same keys: `sample`, `rows`, `simulated`, `run`
+        (None for a baseline), `label`, `kind`, `preset`, `parameters`, `cost` and the value of each metric by
+        its name. A baseline that is equal in all runs occurs once.
 
     Raises:
         UserError: As `read_run`; fewer than two runs, two of one name, several domains, no shared sample, or
             an unknown metric.
     """
-    return _tabulate([read_run(Path(run_dir)) for run_dir in run_dirs], sort)
+    table = _tabulate([read_run(Path(run_dir)) for run_dir in run_dirs], sort)
+    metrics = dict.fromkeys(name for row in table for name in row["metrics"])
+    flat = []
+    for row in table:
+        values = {name: (row["metrics"].get(name) or {}).get("value") for name in metrics}
+        flat.append({key: value for key, value in row.items() if key != "metrics"} | values)
+    return flat
 
 
 def write_comparison(run_dirs: Iterable[Path], out: Path, sort: str | None = None) -> Path:
@@ -156,20 +166,19 @@ def write_comparison(run_dirs: Iterable[Path], out: Path, sort: str | None = Non
         sort=sort or next(iter(definitions)),
     )
     out.parent.mkdir(parents=True, exist_ok=True)
-    plots.replace_file(out, page.encode())
-    return out
+    return _write_page(out, page)
 
 
 # -- reading -------------------------------------------------------------------------------------------------
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError:
+    if not path.is_file():
         return None
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}); write it anew or remove it") from None
+    try:
+        content = read_json(path)
+    except RecordError as error:
+        raise UserError(f"{error}; restore it or remove it") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold a JSON object, received {type(content).__name__}")
     return content
@@ -181,7 +190,7 @@ def _read_residuals(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files}
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(
             f"{path} is damaged ({error}); run `trackkeras evaluate {path.parent}` again"
         ) from None
@@ -421,11 +430,12 @@ def _commands(run: RunFiles) -> dict[str, Any]:
     except (UserError, KeyError):
         note = "The preset is not among the shipped ones; config.json holds the complete configuration."
         return {"lines": later, "note": note}
-    line = ["trackkeras", "train", str(run.config["preset"]), "--data", "DIR", "--name", name]
+    folder = (run.dataset or {}).get("path", "DIR")
+    line = ["trackkeras", "train", str(run.config["preset"]), "--data", str(folder), "--name", name]
     for key, value in _flatten(run.config).items():
         if value != preset.get(key):
             line += ["--set", f"{key}={json.dumps(value)}"]
-    note = f"DIR is the data set with the configuration hash {run.metrics['dataset'].get('config_hash')}."
+    note = f"{folder} holds the data set of configuration {run.metrics['dataset'].get('config_hash')}."
     return {"lines": [" ".join(map(shlex.quote, line)), *later], "note": note}
 
 
@@ -523,6 +533,8 @@ def _comparison_section(
         [*([sort] if sort else []), *_headline({name: definitions[name] for name in shown})]
     ):
         for amount, label in plots.AMOUNTS.items():
+            if not any(row["kind"] == "network" and row[amount] for row in rows):
+                continue
             figure = plots.comparison(rows, metric, definitions[metric], amount)
             name = _slug(f"{sample['name']}_{metric}_{amount}")
             title = f"{plots.metric_label(metric, definitions[metric])} against {label}"
@@ -570,6 +582,12 @@ def _emphasise(cells: Sequence[Mapping[str, Any] | None]) -> list[dict[str, Any]
         {**(cell or {"value": None}), "best": math.isfinite(best) and _magnitude(cell) == best}
         for cell in cells
     ]
+
+
+def _write_page(path: Path, page: str) -> Path:
+    with new_file(path) as stream:
+        stream.write(page.encode())
+    return path
 
 
 def _render(template: str, **context: Any) -> str:

@@ -97,7 +97,7 @@ def train(
         if state["checkpoint"]:
             model = load_model(path / state["checkpoint"], domain)
         else:
-            model = _build(domain, run, statistics, batches.steps)
+            model = build_model(domain, run, statistics, batches.steps)
     folder.write("normalization.json", statistics)
     folder.write("model_config.json", {"parameters": model.count_params(), "config": model.get_config()})
     recorder = EpochRecorder(folder, run, state, domain, source.read("validation", limit=METRIC_ROWS))
@@ -179,7 +179,15 @@ def _validation_batches(source: Dataset, domain: Domain, batch_size: int) -> Bat
     return Batches(batches.dataset.cache().prefetch(4), batches.steps, batches.rows)
 
 
-def _build(domain: Domain, run: Run, statistics: Mapping[str, Any], steps: int) -> keras.Model:
+def build_model(domain: Domain, run: Run, statistics: Mapping[str, Any], steps: int) -> keras.Model:
+    """Return the preset's model, compiled.
+
+    Args:
+        domain: Builds the network and names its losses.
+        run: The resolved configuration.
+        statistics: Per-feature statistics of the training rows.
+        steps: Steps in one epoch, for the schedule.
+    """
     policy = keras.config.dtype_policy()
     if run.training.mixed_precision != "off":
         keras.config.set_dtype_policy(f"mixed_{run.training.mixed_precision}")

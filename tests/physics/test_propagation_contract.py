@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trackkeras.domains.extrapolation import propagation
 from trackkeras.domains.extrapolation.fields import make_field
+from trackkeras.domains.extrapolation.kernels import GRID
 from trackkeras.domains.extrapolation.propagation import BLOCK, BLOCKS_PER_TASK, Status, propagate
 from trackkeras.errors import UserError
 
@@ -63,6 +65,26 @@ def test_order_does_not_matter(n, seed):
     np.testing.assert_array_equal(other.state, done.state[shuffled])
 
 
+def grid_field():
+    nodes = np.random.default_rng(8).normal(0.0, 0.3, (3, 3, 9, 3))
+    params = np.array([-5000.0, 5000.0, -5000.0, 5000.0, -500.0, 1812.5])
+    return replace(FIELD, name="grid", kind=GRID, params=params, values=nodes)
+
+
+@pytest.mark.parametrize("field", [FIELD, make_field("gaussian"), grid_field()], ids=lambda field: field.name)
+def test_compiled_code_is_that_of_the_source(field, monkeypatch):
+    """Numba's cache does not notice an edit of a function that another file's function calls.
+
+    If this fails after an edit of kernels.py, remove the __pycache__ folders of the package.
+    """
+    state, z0, dz = mixed_tracks(40)
+    compiled = propagate(field, state, z0, dz, step=2000.0)
+    monkeypatch.setattr(propagation, "_advance", propagation._advance.py_func)
+    interpreted = propagate(field, state, z0, dz, step=2000.0)
+    np.testing.assert_array_equal(compiled.status, interpreted.status)
+    np.testing.assert_allclose(compiled.state, interpreted.state, rtol=1e-12, atol=1e-12)
+
+
 def test_threads_do_not_change_bits():
     state, z0, dz = mixed_tracks(3 * BLOCK * BLOCKS_PER_TASK + 17)
     one = propagate(FIELD, state, z0, dz, step=500.0)
@@ -109,7 +131,9 @@ def test_leaving_the_volume_and_coming_back_is_leaving():
     """In a uniform field a track turns; its end lies inside, the middle of its path does not."""
     field = make_field("gaussian", peak=-1.0, centre=5000.0, width=1e10)
     row = [4950.0, 0.0, 0.3, 0.0, -1 / 3000.0]
-    wide = make_field("gaussian", peak=-1.0, centre=5000.0, width=1e10, volume=(-9e3, 9e3, -9e3, 9e3, -500, 14e3))
+    wide = make_field(
+        "gaussian", peak=-1.0, centre=5000.0, width=1e10, volume=(-9e3, 9e3, -9e3, 9e3, -500, 14e3)
+    )
     end = propagate(wide, [row], 1000.0, 6000.0).state[0]
     assert abs(end[0]) < 5000.0
     assert status_of(field, row, dz=6000.0) is Status.LEFT_VOLUME

@@ -70,7 +70,8 @@ def test_conserved_quantities_in_a_field_of_by_z_alone(gaussian):
     assert (done.status == 0).all()
     peak, centre, width = -1.0182, 5007.0, 1744.0
     a0, a1 = (
-        peak * width * math.sqrt(math.pi / 2) * erf((z - centre) / (width * math.sqrt(2))) for z in (z0, z0 + dz)
+        peak * width * math.sqrt(math.pi / 2) * erf((z - centre) / (width * math.sqrt(2)))
+        for z in (z0, z0 + dz)
     )
     before, after = momenta(state), momenta(done.state)
     scale = 1.0 / np.abs(state[:, 4])
@@ -153,7 +154,9 @@ def test_order_of_every_method(gaussian, method):
     state, steps = tracks(50), np.array([400.0, 200.0, 100.0])
     exact = propagate(gaussian, state, 2000.0, 8000.0, step=4.0).state
     errors = [
-        np.abs(propagate(gaussian, state, 2000.0, 8000.0, step=step, method=method).state - exact)[:, 0].mean()
+        np.abs(propagate(gaussian, state, 2000.0, 8000.0, step=step, method=method).state - exact)[
+            :, 0
+        ].mean()
         for step in steps
     ]
     slope = np.polyfit(np.log(steps), np.log(errors), 1)[0]

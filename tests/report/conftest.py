@@ -1,6 +1,8 @@
-"""A synthetic run folder: what training and evaluation leave behind, from random residuals of known widths."""
+"""A synthetic run folder: what training and evaluation leave behind, from random residuals."""
 
+import copy
 import json
+from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -138,6 +140,7 @@ class RunFolder:
             "versions": {"tensorflow": "2.21.0", "keras": "3.15.1", "numpy": "2.4.6"},
             "cpu": "2 cores",
         }
+        self.dataset = {"path": "data/toy", "config_hash": "0123456789abcdef", "seed": 1}
         self.metrics = {
             "run": name,
             "preset": "mlp_medium",
@@ -157,19 +160,103 @@ class RunFolder:
             ],
         }
 
-    def write(self, **replaced):
-        """Write the folder; `replaced` gives other content for a part, None leaves it out."""
+    def shrink(self):
+        """Keep one sample with one axis and one target and no residuals, so that few figures are drawn."""
+        self.residuals = {}
+        definitions = {
+            name: {**entry, "target": entry["target"] if name == "pos_mean_mm" else None}
+            for name, entry in self.metrics["metric_definitions"].items()
+        }
+        self.metrics = copy.deepcopy({**self.metrics, "metric_definitions": definitions})
+        self.metrics["samples"] = self.metrics["samples"][:1]
+        sample = self.sample
+        sample["targets"] = {"pos_mean_mm": sample["targets"]["pos_mean_mm"]}
+        sample["bands"] = sample["bands"][:1]
+        sample["worse_than_baseline"] = [x for x in sample["worse_than_baseline"] if x["axis"] == "p"]
+        return self
+
+    @property
+    def sample(self):
+        """The first sample of metrics.json."""
+        return self.metrics["samples"][0]
+
+    def write(self, without=()):
+        """Write the parts of the folder, except those named in `without`."""
         self.path.mkdir(parents=True, exist_ok=True)
-        for part in ("config", "history", "environment", "metrics"):
-            content = replaced.get(part, getattr(self, part))
-            if content is not None:
-                (self.path / f"{part}.json").write_text(json.dumps(content))
-        if replaced.get("residuals", self.residuals):
+        for part in ("config", "dataset", "history", "environment", "metrics"):
+            if part not in without:
+                (self.path / f"{part}.json").write_text(json.dumps(getattr(self, part)))
+        if self.residuals:
             np.savez_compressed(self.path / "residuals.npz", **self.residuals)
         return self.path
 
 
+class Page(HTMLParser):
+    """A parsed page: checks the nesting of its elements and collects what the tests ask for."""
+
+    VOID = ("meta", "br", "img", "link", "input", "hr", "base", "source")
+
+    def __init__(self, text):
+        super().__init__()
+        self.source, self.open = text, []
+        self.tags, self.attributes, self.texts, self.cells = [], [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, key, value or "") for key, value in attrs]
+        if tag == "tr":
+            self.cells.append([])
+        if tag in ("td", "th"):
+            self.cells[-1].append({"class": dict(attrs).get("class") or "", "text": ""})
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, key, value or "") for key, value in attrs]
+
+    def handle_endtag(self, tag):
+        assert self.open, f"</{tag}> closes nothing"
+        opened = self.open.pop()
+        assert opened == tag, f"</{tag}> closes <{opened}>"
+
+    def handle_data(self, data):
+        if "style" in self.open:
+            return
+        self.texts.append(data)
+        if "td" in self.open or "th" in self.open:
+            self.cells[-1][-1]["text"] += data
+
+    @property
+    def text(self):
+        """The visible text with single spaces."""
+        return " ".join(" ".join(self.texts).split())
+
+    def row(self, start):
+        """Return the cells of the first table row whose first cell starts with this text."""
+        return next(cells for cells in self.cells if cells and cells[0]["text"].strip().startswith(start))
+
+
 @pytest.fixture
-def run_folder(tmp_path):
-    """Return a complete run folder that is not yet written."""
-    return RunFolder(tmp_path / "runs" / "mlp_medium-a")
+def parse_page():
+    """Return the function that parses the page in a file."""
+    return lambda path: Page(path.read_text())
+
+
+@pytest.fixture(scope="session")
+def make_run(tmp_path_factory):
+    """Return the function that makes a run folder, not yet written, of a given name."""
+
+    def make(name, folder=None):
+        return RunFolder((folder or tmp_path_factory.mktemp("runs")) / name, name)
+
+    return make
+
+
+@pytest.fixture
+def small_run(tmp_path, make_run):
+    """Return a run folder with one sample, one axis and one target."""
+    return make_run("mlp_medium-a", tmp_path).shrink()

@@ -14,13 +14,14 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+
 from serving.bundle import discover
 from serving.repository import Limits
 from serving.server import Server
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-MAX_ROWS = 5000
+LIMITS = Limits(max_rows=5000, max_bytes=2**20, max_json_bytes=2**20)
 
 
 def drift(version: int) -> np.ndarray:
@@ -33,20 +34,29 @@ def drift(version: int) -> np.ndarray:
 KICK = np.array([[0, 0, 1e-5, -2e-5, 0]], np.float32)
 
 
-def transport(inputs: dict[str, np.ndarray], version: int = 2) -> np.ndarray:
-    """The expected `final_state` [mm, mm, 1, 1, 1/MeV], in double precision."""
-    state, z0, dz = (inputs[name].astype(np.float64) for name in ("state", "z0", "dz"))
-    return state + dz * (state @ drift(version)) + z0 * KICK
+class Transport:
+    """The model `transport`: inputs, and what it must answer."""
 
+    @staticmethod
+    def tracks(rows: int, seed: int = 0) -> dict[str, np.ndarray]:
+        """Random inputs, float32."""
+        rng = np.random.default_rng(seed)
+        scale = np.array([1000, 800, 0.2, 0.2, 1e-4])
+        return {
+            "state": (rng.normal(size=(rows, 5)) * scale).astype(np.float32),
+            "z0": rng.uniform(0, 9000, (rows, 1)).astype(np.float32),
+            "dz": rng.uniform(-4000, 4000, (rows, 1)).astype(np.float32),
+        }
 
-def tracks(rows: int, seed: int = 0) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    scale = np.array([1000, 800, 0.2, 0.2, 1e-4])
-    return {
-        "state": (rng.normal(size=(rows, 5)) * scale).astype(np.float32),
-        "z0": rng.uniform(0, 9000, (rows, 1)).astype(np.float32),
-        "dz": rng.uniform(-4000, 4000, (rows, 1)).astype(np.float32),
-    }
+    @staticmethod
+    def check(outputs: dict[str, np.ndarray], inputs: dict[str, np.ndarray], version: int = 10) -> None:
+        """Compare with the closed form in double precision."""
+        state, z0, dz = (inputs[name].astype(np.float64) for name in ("state", "z0", "dz"))
+        wanted = state + dz * (state @ drift(version)) + z0 * KICK
+        assert list(outputs) == ["final_state"]
+        assert outputs["final_state"].dtype == np.float32
+        assert outputs["final_state"].shape == wanted.shape
+        np.testing.assert_allclose(outputs["final_state"], wanted, rtol=1e-6, atol=1e-2)
 
 
 def tensor(*shape: int, dtype: str = "float32", unit: str = "1") -> dict[str, object]:
@@ -55,7 +65,11 @@ def tensor(*shape: int, dtype: str = "float32", unit: str = "1") -> dict[str, ob
 
 TRANSPORT = {
     "serving_default": {
-        "inputs": {"state": tensor(-1, 5, unit="mm, mm, 1, 1, 1/MeV"), "z0": tensor(-1, 1, unit="mm"), "dz": tensor(-1, 1)},
+        "inputs": {
+            "state": tensor(-1, 5, unit="mm, mm, 1, 1, 1/MeV"),
+            "z0": tensor(-1, 1, unit="mm"),
+            "dz": tensor(-1, 1),
+        },
         "outputs": {"final_state": tensor(-1, 5)},
     },
     "slopes": {"inputs": {"state": tensor(-1, 5)}, "outputs": {"slopes": tensor(-1, 2)}},
@@ -74,7 +88,13 @@ def write_bundle(folder: Path, name: str, version: int, signatures: dict, saved_
     path = folder / name / str(version)
     saved_model(path)
     onnx.save(onnx_model, path / "model.onnx")
-    description = {"name": name, "version": version, "signatures": signatures, "domain": "test", "preset": name}
+    description = {
+        "name": name,
+        "version": version,
+        "signatures": signatures,
+        "domain": "test",
+        "preset": name,
+    }
     (path / "bundle.json").write_text(json.dumps(description))
 
 
@@ -87,7 +107,9 @@ def _transport_onnx(version: int) -> onnx.ModelProto:
         helper.make_node("Add", ["straight", "bend"], ["final_state"]),
     ]
     constants = [numpy_helper.from_array(drift(version), "drift"), numpy_helper.from_array(KICK, "kick")]
-    return _onnx(nodes, constants, {"state": (None, 5), "z0": (None, 1), "dz": (None, 1)}, {"final_state": (None, 5)})
+    return _onnx(
+        nodes, constants, {"state": (None, 5), "z0": (None, 1), "dz": (None, 1)}, {"final_state": (None, 5)}
+    )
 
 
 def _sums_onnx() -> onnx.ModelProto:
@@ -154,8 +176,19 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def transport() -> type[Transport]:
+    """The model `transport` in closed form."""
+    return Transport
+
+
+@pytest.fixture(scope="session")
+def limits() -> Limits:
+    """What the server allows."""
+    return LIMITS
+
+
+@pytest.fixture(scope="session")
 def server(bundles: Path) -> Iterator[Server]:
     """A running server of all bundles, on free ports."""
-    limits = Limits(max_rows=MAX_ROWS, max_bytes=2**20, max_json_bytes=2**20)
-    with Server(discover([bundles]), rest_port=0, grpc_port=0, limits=limits) as running:
+    with Server(discover([bundles]), rest_port=0, grpc_port=0, limits=LIMITS) as running:
         yield running

@@ -9,9 +9,6 @@ from google.protobuf import descriptor_pool, message_factory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from serving import messages
-from serving.errors import Code, ServingError
-from serving.tensors import decode, encode
 from tensorflow.core.framework import tensor_pb2
 from tensorflow.core.protobuf import saved_model_pb2  # noqa: F401  (registers SavedModel)
 from tensorflow_serving.apis import (
@@ -22,9 +19,26 @@ from tensorflow_serving.apis import (
 )
 from tensorflow_serving.config import model_server_config_pb2  # noqa: F401  (registers ModelServerConfig)
 
+from serving import messages
+from serving.errors import Code, ServingError
+from serving.tensors import decode, encode
+
 OFFICIAL = descriptor_pool.Default()
 
-DTYPES = "float16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool".split()
+DTYPES = [
+    "float16",
+    "float32",
+    "float64",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "bool",
+]
 
 
 def official_class(name):

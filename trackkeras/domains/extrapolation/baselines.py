@@ -26,7 +26,7 @@ from trackkeras.units import KAPPA
 EXPONENTIAL = 32
 """Operations of one exponential."""
 
-FIELD_POINT = {kernels.GAUSSIAN: 36, kernels.MAXWELL: 98, kernels.GRID: 93}
+FIELD_POINT = {kernels.GAUSSIAN: 36, kernels.MAXWELL: 98, kernels.GRID: 85}
 """Operations of one field call by kind; for `MAXWELL` of each row of its parameters."""
 
 DERIVATIVE = 24

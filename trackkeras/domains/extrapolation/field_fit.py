@@ -1,14 +1,13 @@
 """Fit of a `maxwell` field to a profile on the axis, to its integral, and to tracks of an unknown field.
 
-All unknowns - peak, centre, width and `sin2` of every term - are found together by robust least squares. Parts
-of the residual vector, each divided by what counts as one unit of disagreement (`FitOptions`):
+All unknowns - peak, centre, width and `sin2` of every term - are found together by robust least squares. The
+parts of the residual vector, each divided by what counts as one unit of disagreement (`FitOptions`), are:
 
-- the profile on the axis, and the integral of By over the volume's axis;
-- the end states of tracks, relative to `track_floor` plus a fraction of how far the field moved the track, with
-  a soft-L1 loss: slow tracks cross regions that no smooth field describes;
-- |B| above a limit on the surface of `Region`s, so that the field stays harmless where no track was. (|B|² of a
-  vacuum field has no maximum inside a region.)
-- an increase of |By| on the axis with the distance beyond the ends of the profile;
+- the profile on the axis, and the integral of By over the axis of the volume;
+- the end states of tracks, relative to `track_floor` plus a fraction of how far the field moved the track,
+  with a soft-L1 loss: slow tracks cross regions that no smooth field describes;
+- |B| above a limit on the surface of a `Region`, so that the field stays harmless where no track was;
+- beyond the ends of the profile, its exponential continuation;
 - the peaks themselves (ridge): large terms that cancel each other fit no better and extrapolate worse.
 """
 
@@ -22,7 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
+from trackkeras.domains.extrapolation.field_report import axis_integral
 from trackkeras.domains.extrapolation.fields import VOLUME, Field, make_field
+from trackkeras.domains.extrapolation.lhcb import ACCEPTANCE, START_REGION, Region
 from trackkeras.domains.extrapolation.maxwell import Terms
 from trackkeras.domains.extrapolation.propagation import propagate
 
@@ -75,39 +76,6 @@ class Tracks:
 
 
 @dataclass(frozen=True)
-class Region:
-    """Where |B| is limited: |x| <= slope_x z + x, |y| <= slope_y z + y, for z from 0 to 13,000 mm.
-
-    Attributes:
-        slope_x: Growth of the half-width with z.
-        slope_y: Growth of the half-height with z.
-        x: Half-width at z = 0 [mm].
-        y: Half-height at z = 0 [mm].
-        limit: Largest |B| [T].
-    """
-
-    slope_x: float
-    slope_y: float
-    x: float
-    y: float
-    limit: float
-
-    def surface(self) -> tuple[Array, Array, Array]:
-        """Return points x, y, z [mm] on one quadrant of the surface; a `maxwell` field is symmetric."""
-        z, along = (axis.ravel() for axis in np.meshgrid(np.linspace(0.0, 13000.0, 53), np.linspace(0.0, 2.0, 17)))
-        x = (self.slope_x * z + self.x) * np.minimum(along, 1.0)
-        y = (self.slope_y * z + self.y) * np.minimum(2.0 - along, 1.0)
-        return x, y, z
-
-
-ACCEPTANCE = Region(0.3, 0.25, 300.0, 300.0, limit=2.0)
-"""Where tracks from the collision point go."""
-
-START_REGION = Region(0.0, 0.0, 3000.0, 2500.0, limit=4.0)
-"""Where simulated tracks may start."""
-
-
-@dataclass(frozen=True)
 class FitOptions:
     """What counts as one unit of disagreement, and where the search may go.
 
@@ -119,7 +87,7 @@ class FitOptions:
         slope_lever: Length [mm] that turns a slope error into a position error.
         regions: Where |B| is limited, and to what; the fit aims at 9/10 of the limit.
         region_error: Fraction of a region's limit.
-        tail_error: Increase of |By| [T] between points of the axis 250 mm apart, away from the magnet.
+        tail_error: The same for the exponential continuation of the profile, see `exponential_tails` [T].
         ridge: Peak [T] that counts as one unit.
         centre: Range of the centres [mm].
         width: Range of the widths [mm].
@@ -134,8 +102,8 @@ class FitOptions:
     track_fraction: float = 0.001
     slope_lever: float = 1000.0
     regions: tuple[Region, ...] = (ACCEPTANCE, START_REGION)
-    region_error: float = 0.02
-    tail_error: float = 2e-4
+    region_error: float = 0.1
+    tail_error: float = 0.005
     ridge: float = 1.0
     centre: tuple[float, float] = (0.0, 11000.0)
     width: tuple[float, float] = (900.0, 4000.0)
@@ -169,7 +137,12 @@ def track_errors(magnet: Field, tracks: Tracks, step: float = STEP) -> Array:
 
 
 def fit_maxwell(
-    profile: Profile, tracks: Tracks, terms: int, seed: int = 1, options: FitOptions = FitOptions(), log: Any = None
+    profile: Profile,
+    tracks: Tracks,
+    terms: int,
+    seed: int = 1,
+    options: FitOptions = FitOptions(),
+    log: Any = None,
 ) -> FitResult:
     """Fit `terms` terms of a `maxwell` field.
 
@@ -182,8 +155,10 @@ def fit_maxwell(
         log: Called with one line per start, if given.
     """
     rng = np.random.default_rng(seed)
-    low, high = (np.tile([limits[k] for limits in ((-3.0, 3.0), options.centre, options.width, options.sin2)], terms) for k in (0, 1))
-    scale = np.tile([0.3, 500.0, 300.0, 0.1], terms)
+    low, high = (
+        np.tile([limits[k] for limits in ((-3.0, 3.0), options.centre, options.width, options.sin2)], terms)
+        for k in (0, 1)
+    )
     residuals = _Residuals(profile, tracks, options)
     fits = []
     for number in range(options.starts):
@@ -192,7 +167,7 @@ def fit_maxwell(
             residuals,
             np.clip(start, low + 1e-6, high - 1e-6),
             bounds=(low, high),
-            x_scale=scale,
+            x_scale="jac",
             diff_step=1e-5,
             max_nfev=options.evaluations,
         )
@@ -216,6 +191,32 @@ def _start(profile: Profile, terms: int, rng: np.random.Generator) -> Array:
     return np.column_stack([peaks, centres, widths, rng.normal(0.0, 0.1, terms)]).ravel()
 
 
+def exponential_tails(profile: Profile, step: float = 250.0) -> tuple[Array, Array]:
+    """Continue a profile at both ends so that By falls exponentially and the integral is met.
+
+    Upstream the decay length is that of the profile's first two points; downstream it is what the rest of the
+    integral asks for.
+
+    Args:
+        profile: By on part of the axis, and the integral of the whole.
+        step: Distance of the points [mm].
+
+    Returns:
+        z [mm] and By [T] of the points beyond both ends of the profile, within the default volume.
+    """
+    z, by = profile.z, profile.by
+    upstream_length = (z[1] - z[0]) / np.log(by[1] / by[0])
+    rest = 1000.0 * profile.integral - np.trapezoid(by, z) - by[0] * upstream_length
+    downstream_length = rest / by[-1]
+    upstream = np.arange(z[0] - step, VOLUME[4], -step)
+    downstream = np.arange(z[-1] + step, VOLUME[5], step)
+    tails = (
+        by[0] * np.exp((upstream - z[0]) / upstream_length),
+        by[-1] * np.exp((z[-1] - downstream) / downstream_length),
+    )
+    return np.concatenate([upstream, downstream]), np.concatenate(tails)
+
+
 class _Residuals:
     """Everything that the fit compares, as one vector; soft-L1 is applied to the tracks alone."""
 
@@ -225,20 +226,20 @@ class _Residuals:
         moved = np.hypot(*(tracks.end[:, :2] - straight).T)
         self.unit = (options.track_floor + options.track_fraction * moved)[:, None]
         self.surfaces = [(region.surface(), region.limit) for region in options.regions]
-        upstream = np.arange(profile.z.min(), VOLUME[4], -250.0)
-        downstream = np.arange(profile.z.max(), VOLUME[5], 250.0)
-        self.tails = (upstream, downstream)
+        tail_z, tail_by = exponential_tails(profile)
+        self.axis = np.concatenate([profile.z, tail_z])
+        self.by = np.concatenate([profile.by, tail_by])
+        errors = [np.full_like(profile.z, options.profile_error), np.full_like(tail_z, options.tail_error)]
+        self.by_error = np.concatenate(errors)
 
     def __call__(self, flat: Array) -> Array:
         options, terms = self.options, flat.reshape(-1, 4)
         magnet = make_field("maxwell", terms=terms.tolist())
-        zero = np.zeros_like(self.profile.z)
-        profile = (magnet.field(zero, zero, self.profile.z)[:, 1] - self.profile.by) / options.profile_error
-        integral = (axis_integral(magnet) - self.profile.integral) / options.integral_error
-        growth = [np.diff(np.abs(magnet.field(0.0, 0.0, z)[:, 1])) / options.tail_error for z in self.tails]
+        profile = (magnet.field(0.0, 0.0, self.axis)[:, 1] - self.by) / self.by_error
+        integral = (axis_integral(magnet)[1] - self.profile.integral) / options.integral_error
         strengths = [np.linalg.norm(magnet.field(*points), axis=1) / limit for points, limit in self.surfaces]
         excess = [(strength - 0.9) / options.region_error for strength in strengths]
-        one_sided = np.maximum(np.concatenate([*growth, *excess]), 0.0)
+        one_sided = np.maximum(np.concatenate(excess), 0.0)
         ridge = terms[:, 0] / options.ridge
         return np.concatenate([profile, [integral], one_sided, ridge, self.track_residuals(magnet)])
 
@@ -252,14 +253,6 @@ class _Residuals:
         pull = np.nan_to_num(difference / self.unit, nan=1e4).ravel()
         # r -> sign(r) sqrt(2 (sqrt(1 + r²) - 1)): its square is the soft-L1 loss of r.
         return np.sign(pull) * np.sqrt(2.0 * (np.sqrt(1.0 + pull * pull) - 1.0))
-
-
-def axis_integral(magnet: Field, step: float = 10.0) -> float:
-    """Return By integrated along the axis of the field's volume [T m]."""
-    first, last = magnet.volume[4:]
-    z = np.linspace(first, last, round((last - first) / step) + 1)
-    by = magnet.field(0.0, 0.0, z)[:, 1]
-    return float(np.trapezoid(by, z)) / 1000.0
 
 
 def rounded(terms: Terms) -> tuple[tuple[float, ...], ...]:

@@ -43,6 +43,14 @@ class FieldProtocol(Protocol):
         """Nodes of a grid [T], `(nx, ny, nz, 3)`; `(1, 1, 1, 3)` zeros for every other kind."""
 
     @property
+    def description(self) -> str:
+        """Origin and validity in words."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """JSON-like; `make_field(**options)` makes the same field again."""
+
+    @property
     def volume(self) -> NDArray[np.float64]:
         """Where the field is valid [mm], `(6,)`: xmin, xmax, ymin, ymax, zmin, zmax."""
 
@@ -88,7 +96,8 @@ class Field:
         """
         px, py, pz = _points(x, y, z)
         v = self.volume
-        return (v[0] <= px) & (px <= v[1]) & (v[2] <= py) & (py <= v[3]) & (v[4] <= pz) & (pz <= v[5])
+        within = (v[0] <= px) & (px <= v[1]) & (v[2] <= py) & (py <= v[3]) & (v[4] <= pz) & (pz <= v[5])
+        return np.asarray(within)
 
     def field(self, x: ArrayLike, y: ArrayLike, z: ArrayLike) -> NDArray[np.float64]:
         """Return the field at points inside the volume.
@@ -109,8 +118,8 @@ class Field:
         if outside.size:
             first = outside[0]
             raise UserError(
-                f"field {self.name!r} is valid for {volume_text(self.volume)}; received {outside.size} of {px.size} "
-                f"points outside it, the first ({px[first]:g}, {py[first]:g}, {pz[first]:g})"
+                f"field {self.name!r} is valid for {volume_text(self.volume)}; received {outside.size} of "
+                f"{px.size} points outside it, the first ({px[first]:g}, {py[first]:g}, {pz[first]:g})"
             )
         components = np.empty((3, px.size))
         kernels.field_points(self.kind, self.params, self.values, px, py, pz, components)
@@ -120,12 +129,17 @@ class Field:
 def volume_text(volume: ArrayLike) -> str:
     """Return the volume in words, such as `-5000 <= x <= 5000 mm, ...`."""
     limits = np.asarray(volume).reshape(3, 2)
-    return ", ".join(f"{low:g} <= {axis} <= {high:g}" for axis, (low, high) in zip("xyz", limits, strict=True)) + " mm"
+    return (
+        ", ".join(f"{low:g} <= {axis} <= {high:g}" for axis, (low, high) in zip("xyz", limits, strict=True))
+        + " mm"
+    )
 
 
 def _points(x: ArrayLike, y: ArrayLike, z: ArrayLike) -> tuple[NDArray[np.float64], ...]:
     try:
-        points = np.broadcast_arrays(*(np.atleast_1d(np.asarray(axis, dtype=np.float64)) for axis in (x, y, z)))
+        points = np.broadcast_arrays(
+            *(np.atleast_1d(np.asarray(axis, dtype=np.float64)) for axis in (x, y, z))
+        )
     except ValueError:
         shapes = ", ".join(str(np.shape(axis)) for axis in (x, y, z))
         raise UserError(f"x, y and z need one common shape, received {shapes}") from None
@@ -144,7 +158,8 @@ def _ascending(volume: tuple[float, ...]) -> tuple[float, ...]:
 
 
 Volume = Annotated[
-    tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat], AfterValidator(_ascending)
+    tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat],
+    AfterValidator(_ascending),
 ]
 
 
@@ -189,7 +204,11 @@ def _field(
     description: str,
     values: NDArray[np.float64] | None = None,
 ) -> Field:
-    arrays = [params, np.zeros((1, 1, 1, 3)) if values is None else values, np.array(volume, dtype=np.float64)]
+    arrays = [
+        params,
+        np.zeros((1, 1, 1, 3)) if values is None else values,
+        np.array(volume, dtype=np.float64),
+    ]
     for array in arrays:
         array.flags.writeable = False
     polarity = getattr(options, "polarity", 1)
@@ -207,8 +226,8 @@ def _field(
 def _gaussian(options: GaussianOptions) -> Field:
     params = np.array([options.polarity * options.peak, options.centre, 0.5 / options.width**2])
     text = (
-        f"By(z) alone, {options.peak:g} T * exp(-(z - {options.centre:g} mm)^2 / (2 ({options.width:g} mm)^2)); "
-        "not a vacuum field off the axis"
+        f"By(z) alone, a Gaussian of peak {options.peak:g} T, centre {options.centre:g} mm and width "
+        f"{options.width:g} mm; not a vacuum field off the axis"
     )
     return _field("gaussian", options, kernels.GAUSSIAN, params, options.volume, text)
 

@@ -70,7 +70,9 @@ def read_grid(path: Path, length: str, field: str) -> Grid:
     values[nodes] = table[:, 3:] * FIELD_UNITS[field]
     steps = [(axis[-1] - axis[0]) / (len(axis) - 1) for axis in axes]
     return Grid(
-        params=np.array([number for axis, step in zip(axes, steps, strict=True) for number in (axis[0], step)]),
+        params=np.array(
+            [number for axis, step in zip(axes, steps, strict=True) for number in (axis[0], step)]
+        ),
         values=values.reshape(*shape, 3),
         volume=np.array([number for axis in axes for number in (axis[0], axis[-1])]),
     )
@@ -93,7 +95,7 @@ def _read_table(path: Path) -> NDArray[np.float64]:
 
 
 def _raise_bad_line(path: Path) -> None:
-    """Name the first line that is not six finite numbers; read again because the fast reader does not tell."""
+    """Name the first line that is not six finite numbers, which the fast reader does not tell."""
     with path.open(errors="replace") as lines:
         for number, line in enumerate(lines, start=1):
             words = line.partition("#")[0].split()
@@ -101,7 +103,8 @@ def _raise_bad_line(path: Path) -> None:
                 continue
             if len(words) != len(COLUMNS):
                 raise UserError(
-                    f"{path}, line {number}: needs {len(COLUMNS)} columns ({' '.join(COLUMNS)}), received {len(words)}"
+                    f"{path}, line {number}: needs {len(COLUMNS)} columns ({' '.join(COLUMNS)}), "
+                    f"received {len(words)}"
                 )
             for column, word in zip(COLUMNS, words, strict=True):
                 try:
@@ -109,10 +112,14 @@ def _raise_bad_line(path: Path) -> None:
                 except ValueError:
                     finite = False
                 if not finite:
-                    raise UserError(f"{path}, line {number}: {column} must be a finite number, received {word[:40]!r}")
+                    raise UserError(
+                        f"{path}, line {number}: {column} must be a finite number, received {word[:40]!r}"
+                    )
 
 
-def _regular_axis(path: Path, name: str, positions: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def _regular_axis(
+    path: Path, name: str, positions: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return the equally spaced coordinates of one axis and, for every node, its index."""
     distinct, index = np.unique(np.round(positions / _SAME_NODE_MM), return_inverse=True)
     axis = distinct * _SAME_NODE_MM
@@ -123,8 +130,8 @@ def _regular_axis(path: Path, name: str, positions: NDArray[np.float64]) -> tupl
     if irregular.size:
         first = irregular[0]
         raise UserError(
-            f"field file {path}: {name} must be equally spaced; received {len(axis)} values from {axis[0]:g} to "
-            f"{axis[-1]:g} mm, but {axis[first]:g} mm where {expected[first]:g} mm is expected"
+            f"field file {path}: {name} must be equally spaced; received {len(axis)} values from "
+            f"{axis[0]:g} to {axis[-1]:g} mm, but {axis[first]:g} mm where {expected[first]:g} mm is expected"
         )
     return expected, index
 

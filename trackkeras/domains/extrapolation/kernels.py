@@ -71,7 +71,7 @@ def exponential(v):
 
 @njit(cache=True, nogil=True, fastmath={"contract"}, inline="always")
 def sine_cosine(v):
-    """Return sin(v), cos(v) for |v| < 1e5: Taylor polynomials on |r| <= pi/4 after removal of quarter turns."""
+    """Return sin(v), cos(v) for |v| < 1e5: Taylor polynomials on |r| <= pi/4, quarter turns removed."""
     shifted = v * _TWO_OVER_PI + _ROUND
     k = shifted - _ROUND
     r = ((v - k * _PIO2_HIGH) - k * _PIO2_MIDDLE) - k * _PIO2_LOW

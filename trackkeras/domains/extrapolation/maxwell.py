@@ -6,19 +6,19 @@ is real on the axis, f(z) is the field By on the axis, and the field off the axi
 
 **Terms.** f is a Gaussian of a complex argument, `peak * exp(-(w - centre)² / (2 width²))`.
 
-**Rotations.** More generally let F' = f and take the potential Im F(zeta) of `zeta = z + a x + i (b x + c y)`.
-Its Laplacian is `Im F'' * (1 + (a + ib)² - c²)`, which is zero for `a = 0, b = sin(phi), c = cos(phi)`: the
-plane above rotated about the z axis by phi. It is zero as well for an imaginary angle, `a = sinh(t), b = 0,
-c = cosh(t)`. One number, `sin2 = sin²(phi)`, covers both: positive for a real angle, negative for an
-imaginary one (`-sinh²(t)`), 0 for no rotation, and the field is smooth in it. The gradient of the potential is
+**Rotations.** More generally let F' = f and take the potential Im F(w) of `w = z + a x + i (b x + c y)`. Its
+Laplacian is `Im(f' * (1 + (a + ib)² - c²))`, which is zero for `a = 0, b = sin(phi), c = cos(phi)`: the plane
+above, rotated about the z axis by phi. It is zero as well for an imaginary angle, `a = sinh(t), b = 0,
+c = cosh(t)`. One number, `sin2 = sin²(phi)`, covers both: positive for a real angle, negative for an imaginary
+one (`-sinh²(t)`), 0 for no rotation; the field is smooth in it. The gradient of the potential is
 
     Bx = b Re f + a Im f,   By = c Re f,   Bz = Im f.
 
 **Symmetry.** The rotations by phi and -phi enter with half the amplitude each. Then By is even in x and y, Bx
-odd in x and odd in y, Bz even in x and odd in y: a magnet with two planes of symmetry. To second order off the
-axis, with b(z) the term's profile, `By = b - b'' (y² cos²(phi) + x² sin²(phi)) / 2`: `sin2` is the sextupole.
+odd in x and odd in y, Bz even in x and odd in y: a magnet with two planes of symmetry. With b(z) the term's
+profile, `By = b - b'' (y² cos²(phi) + x² sin²(phi)) / 2` to second order: `sin2` sets the sextupole.
 
-**Growth.** |f| grows as exp((Im zeta)² / (2 width²)) away from the axis, so a term narrower than the volume
+**Growth.** |f| grows as exp((Im w)² / (2 width²)) away from the axis, so a term narrower than the volume
 allows is refused, and a fit must bound the widths.
 
 A term is `(peak, centre, width, sin2)`: By on the axis at the centre [T], mm, mm, 1. The amplitude of f is
@@ -72,13 +72,15 @@ def check_terms(terms: Terms, volume: Sequence[float]) -> None:
     x, y = max(abs(volume[0]), abs(volume[1])), max(abs(volume[2]), abs(volume[3]))
     for number, (_, _, width, sin2) in enumerate(terms):
         if not width > 0.0:
-            raise UserError(f"field 'maxwell', term {number}: the width must be positive, received {width} mm")
+            raise UserError(
+                f"field 'maxwell', term {number}: the width must be positive, received {width} mm"
+            )
         if sin2 > SIN2_MAX:
             raise UserError(f"field 'maxwell', term {number}: sin2 is at most {SIN2_MAX}, received {sin2}")
         reach = np.sqrt(max(sin2, 0.0)) * x + np.sqrt(1.0 - sin2) * y
         narrowest = reach / np.sqrt(2.0 * EXPONENT_MAX)
         if width < narrowest:
             raise UserError(
-                f"field 'maxwell', term {number}: a width of {width} mm grows without limit towards the edge of "
-                f"the volume; use at least {np.ceil(narrowest):.0f} mm or a smaller volume"
+                f"field 'maxwell', term {number}: a width of {width} mm lets it grow too fast towards the edge of the "
+                f"volume; use at least {np.ceil(narrowest):.0f} mm or a smaller volume"
             )

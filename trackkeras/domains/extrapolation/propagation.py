@@ -14,9 +14,11 @@ block. A track's result depends neither on its neighbours in the block nor on th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -88,7 +90,7 @@ def propagate(
 
     Args:
         field: The magnetic field.
-        state: `(n, 5)`: x [mm], y [mm], tx, ty, q/p [1/MeV].
+        state: `(n, 5)`: x [mm], y [mm], tx, ty, q/p [1/MeV]; q/p = 0 gives a straight line.
         z0: Start planes [mm], scalar or `(n,)`.
         dz: Signed distances along z [mm], scalar or `(n,)`; 0 returns the state unchanged.
         step: Longest step [mm]; each track takes `ceil(|dz| / step)` equal ones.
@@ -139,35 +141,24 @@ def integrate(
         raise UserError(f"threads must be at least 1, received {threads!r}")
     n = len(state)
     result = Propagated(np.full((n, 5), np.nan), np.zeros(n, np.int8))
-    order = np.argsort(steps, kind="stable")  # tracks of similar length share a block
-    weights, nodes = _stage_table(tableau)
     limit = min(float(max_slope), np.finfo(np.float64).max)  # an infinite slope is over any limit
+    order = np.argsort(steps, kind="stable")  # tracks of similar length share a block
+    data = [_read_only(array) for array in (field.params, field.values, field.volume, *_stage_table(tableau))]
+    tracks = [_read_only(array) for array in (state, z0, dz, steps)]
+    kernel: Callable[..., None] = _advance
 
-    def advance(first: int) -> None:
-        _advance(
-            field.kind,
-            field.params,
-            field.values,
-            field.volume,
-            weights,
-            nodes,
-            limit,
-            order[first : first + BLOCK * BLOCKS_PER_TASK],
-            state,
-            z0,
-            dz,
-            steps,
-            result.state,
-            result.status,
-        )
+    def run(first: int) -> None:
+        block = _read_only(order[first : first + BLOCK * BLOCKS_PER_TASK])
+        # KAPPA is an argument because compiled code in a cache would keep an old value.
+        kernel(KAPPA, limit, field.kind, *data, block, *tracks, result.state, result.status)
 
     tasks = range(0, n, BLOCK * BLOCKS_PER_TASK)
     if threads is None or threads == 1 or len(tasks) < 2:
         for first in tasks:
-            advance(first)
+            run(first)
     else:
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(advance, tasks))
+            list(pool.map(run, tasks))
     return result
 
 
@@ -200,6 +191,13 @@ def _per_track(name: str, value: ArrayLike, n: int) -> Array:
     if plane.shape not in ((), (n,)):
         raise UserError(f"{name} must be a number or have shape ({n},), received shape {plane.shape}")
     return np.ascontiguousarray(np.broadcast_to(plane, n))
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a view that cannot be written: one type for the compiler, whatever the caller's array allows."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def _stage_table(tableau: Tableau) -> tuple[Array, Array]:
@@ -272,7 +270,21 @@ def _copy(out, value):
 
 @njit(cache=True, nogil=True)
 def _advance(
-    kind, params, values, volume, weights, nodes, max_slope, order, state, z0, dz, steps, out, status
+    kappa,
+    max_slope,
+    kind,
+    params,
+    values,
+    volume,
+    weights,
+    nodes,
+    order,
+    state,
+    z0,
+    dz,
+    steps,
+    out,
+    status,
 ):
     """Propagate the tracks `order` in blocks; fills their rows of `out` and `status`."""
     stages = len(nodes)
@@ -306,7 +318,7 @@ def _advance(
                 x[lane], y[lane] = state[track, 0], state[track, 1]
                 tx[lane], ty[lane] = state[track, 2], state[track, 3]
                 start[lane] = z0[track]
-                bend[lane] = KAPPA * state[track, 4]
+                bend[lane] = kappa * state[track, 4]
                 wanted[lane] = steps[track]
                 longest = max(longest, wanted[lane])
                 if wanted[lane] > 0:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trackkeras.config import Run
+from trackkeras.config import Options, Run
 from trackkeras.domain import Axis, Baseline, Domain, Metric, Parity, Rows, Sample, Signature, Tensor
 from trackkeras.domains.extrapolation.generation_options import GenerateOptions
 from trackkeras.domains.extrapolation.model_options import ModelOptions
@@ -81,6 +81,11 @@ class Extrapolation(Domain):
 
         inputs = {name: batch[name] for name in ("state", "z0", "dz")}
         return inputs, {"final_state": tf.concat([batch["final_state"], batch["dz"]], axis=-1)}
+
+    def shrink(self, model: Options) -> ModelOptions:
+        """Return the same network with two layers of eight units."""
+        assert isinstance(model, ModelOptions)
+        return model.model_copy(update={"size": "tiny", "hidden": (8, 8)})
 
     def metrics(self) -> tuple[Metric, ...]:
         """Return the seed's metrics with its targets."""
