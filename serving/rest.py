@@ -228,21 +228,21 @@ class Handler(BaseHTTPRequestHandler):
 
     def handle_expect_100(self) -> bool:
         """Refuse a body that is too large before the client sends it."""
-        return self._body_length(sent=False) is not None and super().handle_expect_100()
+        return self._body_length() is not None and super().handle_expect_100()
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Send an error as TensorFlow Serving does; the base class calls this for requests it cannot read."""
         self.close_connection = True
-        self.request_version = (
-            self.protocol_version
-        )  # unread or unknown: without it no status line would be sent
+        # Of a request that could not be read the version is unknown, and then no status line would be sent.
+        self.request_version = self.protocol_version
         self._send(code, {"error": message or HTTPStatus(code).phrase})
+        self._drain()
 
     def log_message(self, format: str, *args: Any) -> None:
         """Log through `logging`."""
         _log.debug("%s %s", self.address_string(), format % args)
 
-    def _body_length(self, sent: bool = True) -> int | None:
+    def _body_length(self) -> int | None:
         """Return the length of the body, or answer with an error and return None."""
         text = self.headers.get("Content-Length", "")
         limit = self.server.limits.max_json_bytes
@@ -255,13 +255,10 @@ class Handler(BaseHTTPRequestHandler):
             )
         else:
             return int(text)
-        if sent:
-            self._drain()
         return None
 
     def _drain(self, seconds: float = 5.0) -> None:
         """Read and drop what the client still sends; a close before that could cost it the answer."""
-        self.wfile.flush()
         end = time.monotonic() + seconds
         try:
             self.connection.shutdown(socket.SHUT_WR)

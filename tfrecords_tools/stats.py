@@ -45,10 +45,11 @@ class Statistics:
         for start in range(0, len(values), _PIECE):
             # One row per component: a reduction along the short axis is twenty times slower.
             piece = np.ascontiguousarray(values[start : start + _PIECE].T, dtype=np.float64)
-            mean = piece.mean(axis=1)
             minimum, maximum = piece.min(axis=1), piece.max(axis=1)
-            piece -= mean[:, None]
-            squares = np.einsum("ij,ij->i", piece, piece)
+            with np.errstate(invalid="ignore"):  # an infinity shows in minimum and maximum
+                mean = piece.mean(axis=1)
+                piece -= mean[:, None]
+                squares = np.einsum("ij,ij->i", piece, piece)
             total = total.merge(cls(piece.shape[1], mean, squares, minimum, maximum))
         return total
 

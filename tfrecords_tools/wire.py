@@ -1,8 +1,8 @@
 """The bytes: TFRecord framing with masked CRC-32C, and `tf.train.Example` messages of packed numbers.
 
 An encoded message is a list of buffers that share the memory of the arrays, so that a block of rows goes from
-the array to the file without a copy. Bytes equal those of TensorFlow's own writer, with the features sorted
-by name (`SerializeToString(deterministic=True)`).
+the array to the file without a copy. Bytes equal those of TensorFlow's own writer, with the features in the
+order of `SerializeToString(deterministic=True)` in Python.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def encode_example(features: Mapping[str, NDArray[Any]]) -> Pieces:
     """
     body: Pieces = []
     size = 0
-    for name in sorted(features):
+    for name in sorted(features, key=_map_order):
         values = features[name]
         if values.dtype.kind == "f":
             field, payload = _FLOATS, values.data.cast("B") if values.size else b""
@@ -125,6 +125,11 @@ def encode_example(features: Mapping[str, NDArray[Any]]) -> Pieces:
         body += [head, payload] if len(payload) else [head]
         size += len(head) + len(payload)
     return [_lengthy(1, size), *body]
+
+
+def _map_order(name: str) -> bytes:
+    """Return the sort key of protobuf for Python: as text, but a longer name before its own beginning."""
+    return name.encode() + b"\xff"
 
 
 def decode_example(data: Buffer, names: Iterable[str]) -> dict[str, NDArray[Any]]:

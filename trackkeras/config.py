@@ -39,7 +39,7 @@ class DataOptions(Options):
     """How records become batches."""
 
     batch_size: int = Field(2048, ge=1, description="Rows per step, over all replicas.")
-    shuffle_blocks: int = Field(32, ge=1, description="Blocks whose rows are mixed together.")
+    shuffle_blocks: int = Field(128, ge=1, description="Blocks whose rows are mixed together.")
     train_rows: int | None = Field(None, ge=1, description="Use only the first rows of the training split.")
 
 

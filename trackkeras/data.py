@@ -44,7 +44,7 @@ def training_batches(
     split_batch: SplitBatch,
     *,
     batch_size: int,
-    shuffle_blocks: int = 32,
+    shuffle_blocks: int = 128,
     seed: int = 0,
     first_epoch: int = 0,
     limit: int | None = None,
@@ -117,7 +117,9 @@ def ordered_batches(
                 }
             )
         )
-    return Batches(_finish(batches, split_batch), math.ceil(rows / batch_size), rows)
+    steps = math.ceil(rows / batch_size)
+    batches = batches.apply(tf.data.experimental.assert_cardinality(steps))
+    return Batches(_finish(batches, split_batch), steps, rows)
 
 
 def _finish(batches: tf.data.Dataset, split_batch: SplitBatch) -> tf.data.Dataset:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -177,7 +178,7 @@ def residuals(
         name: {} for of_quantity in arrays.values() for name in of_quantity
     }
     estimators |= sample["estimators"]
-    looks = appearance(estimators)
+    looks, legend = appearance(estimators), _legend_labels(estimators)
     networks = [name for name, estimator in estimators.items() if estimator.get("kind") == "network"]
     baselines = [name for name in estimators if name not in networks]
     columns = min(2, len(arrays))
@@ -208,7 +209,7 @@ def residuals(
                     linewidth=looks[name]["linewidth"],
                     linestyle="-" if name in networks else _BASELINE_DASHES[baselines.index(name) % 4],
                     zorder=looks[name]["zorder"],
-                    label=_width_label(estimators[name].get("label", name), values, reach, label),
+                    label=_width_label(legend[name], values, reach, label),
                 )
             axes.set_yscale("log")
             axes.set_ylim(bottom, 1.5 * max(top, bottom))
@@ -244,7 +245,7 @@ def error_in_bands(
         A figure of one panel; both axes are logarithmic where the band's axis is and all values are positive.
     """
     estimators, edges = sample["estimators"], np.asarray(band["edges"], dtype=float)
-    looks = appearance(estimators)
+    looks, legend = appearance(estimators), _legend_labels(estimators)
     log = bool(band.get("log")) and bool(np.all(edges > 0))
     scale = np.log if log else np.asarray
     lower, upper = scale(edges[:-1]), scale(edges[1:])
@@ -270,7 +271,7 @@ def error_in_bands(
                 linestyle="none",
                 elinewidth=1.6,
                 capsize=2.5,
-                label=_plain(estimators[name].get("label", name)),
+                label=legend[name],
                 **looks[name] | {"linewidth": 0},
             )
         _scale_y(axes, np.concatenate(every) if every else np.empty(0), target=definition.get("target"))
@@ -309,13 +310,14 @@ def comparison(
     middle = math.sqrt(min(amounts) * max(amounts)) if amounts else 1.0
     # Runs share one look and carry their names; a baseline looks as in the report of a run.
     looks = appearance({"network": {"kind": "network"}, **{str(i): row for i, row in enumerate(baselines)}})
+    legend = _legend_labels({str(i): row for i, row in enumerate(baselines)})
     with style():
         figure = Figure(figsize=(6.4, 4.2), layout="constrained")
         axes = figure.subplots()
         if amounts:
             axes.set_xscale("log")
         for index, row in enumerate(baselines):
-            look, label = looks[str(index)], _plain(row["label"])
+            look, label = looks[str(index)], legend[str(index)]
             if row.get(amount):
                 _point(axes, row[amount], row["metrics"][metric], look, label)
             else:
@@ -498,12 +500,20 @@ def _reach(arrays: Iterable[NDArray[Any]]) -> float:
     return reach or 1.0
 
 
+def _legend_labels(estimators: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return labels that fit a legend: without what stands in brackets at the end, unless two become equal."""
+    full = {name: str(estimator.get("label", name)) for name, estimator in estimators.items()}
+    short = {name: re.sub(r" \([^()]*\)$", "", label) for name, label in full.items()}
+    unique = len(set(short.values())) == len(short)
+    return {name: _plain(textwrap.fill(label, 32)) for name, label in (short if unique else full).items()}
+
+
 def _width_label(name: str, values: NDArray[Any], reach: float, label: str) -> str:
     finite = values[np.isfinite(values)]
     if not finite.size:
-        return f"{_plain(name)}: no finite value"
+        return f"{name}: no finite value"
     low, high = np.percentile(finite, CORE)
     unit = re.search(r"\[([^\]]*)\]", label)
     outside = 1 - np.count_nonzero(np.abs(finite) <= reach) / values.size
-    text = f"{_plain(name)}: σ = {_tex((high - low) / 2, '.2g')}" + (f" {_plain(unit[1])}" if unit else "")
+    text = f"{name}: σ = {_tex((high - low) / 2, '.2g')}" + (f" {_plain(unit[1])}" if unit else "")
     return text + (f", {outside:.0%} outside" if outside >= 0.01 else "")

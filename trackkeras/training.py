@@ -110,7 +110,6 @@ def train(
         model.fit(
             batches.dataset,
             validation_data=validation.dataset,
-            validation_steps=validation.steps,
             steps_per_epoch=batches.steps,
             initial_epoch=state["epoch"],
             epochs=run.training.epochs,
@@ -214,15 +213,13 @@ def make_optimizer(options: TrainingOptions, steps_per_epoch: int) -> keras.opti
         )
     else:
         schedule = keras.optimizers.schedules.CosineDecay(options.learning_rate, decay, alpha=alpha)
-    optimizer = keras.optimizers.AdamW(
+    return keras.optimizers.AdamW(
         schedule,
         weight_decay=options.weight_decay,
         global_clipnorm=options.clip_norm,
         use_ema=options.ema is not None,
         ema_momentum=options.ema or 0.99,
     )
-    optimizer.exclude_from_weight_decay(var_names=["bias"])
-    return optimizer
 
 
 class EpochRecorder(keras.callbacks.Callback):

@@ -127,7 +127,7 @@ def test_loss_curves_show_every_loss_and_the_learning_rate(make_run):
     ]
     assert (upper.get_yscale(), upper.get_ylabel()) == ("log", "loss")
     assert (lower.get_xlabel(), lower.get_ylabel()) == ("epoch", "learning rate")
-    np.testing.assert_array_equal(lower.lines[0].get_ydata(), [row["lr"] for row in history["train"]])
+    np.testing.assert_array_equal(lower.lines[-1].get_ydata(), [row["lr"] for row in history["train"]])
     np.testing.assert_array_equal(upper.lines[1].get_ydata(), [row["loss"] for row in history["val"]])
 
 

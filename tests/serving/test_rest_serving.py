@@ -174,7 +174,7 @@ values = st.recursive(
 )
 
 
-@given(st.fixed_dictionaries({}, optional={key: values for key in ("instances", "inputs", "signature_name")}))
+@given(st.fixed_dictionaries({}, optional=dict.fromkeys(("instances", "inputs", "signature_name"), values)))
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_json_gets_an_answer(call, body):
     status, answer = call("POST", PREDICT, body)
@@ -197,10 +197,11 @@ def test_any_json_gets_an_answer(call, body):
         ("POST", "/v1/models/transport/versions/3:predict", 404, "no version 3"),
         ("POST", "/v1/models/transport:classify", 501, "use :predict"),
         ("PUT", PREDICT, 501, "Unsupported method"),
+        ("DELETE", "/v1/models/transport", 501, "Unsupported method"),
     ],
 )
 def test_wrong_paths_and_methods(call, method, path, status, words):
-    answer = call(method, path, "{}" if method == "POST" else None)
+    answer = call(method, path, {"POST": "{}", "PUT": "x" * 10**6}.get(method))
     assert answer[0] == status, answer
     assert words in answer[1]["error"]
 

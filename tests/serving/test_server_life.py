@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -160,16 +159,24 @@ def test_a_client_outlives_a_restart(bundles, transport):
     restart.stop()
 
 
-def test_a_stop_lets_requests_under_way_finish(bundles, transport):
+def test_a_kept_connection_that_the_server_closed_is_replaced(bundles):
+    models = discover([bundles / "sums"])
+    with Server(models, rest_port=0, grpc_port=0) as server:
+        client = RestClient(server.rest_url, ONCE)
+        client.status("sums")
+    with Server(models, rest_port=server.rest_port, grpc_port=0), client:
+        assert client.status("sums") == {1: "AVAILABLE"}
+
+
+@pytest.mark.parametrize("kind", [Client, RestClient])
+def test_a_stop_lets_requests_under_way_finish(bundles, transport, kind):
     inputs = transport.tracks(2)
     entered, release = threading.Event(), threading.Event()
     server = Server(discover([bundles / "transport/2"]), rest_port=0, grpc_port=0, grace=10)
     backend = server.repository.find("transport").backend
     original = backend.run
-    count = threading.Semaphore(0)
 
     def slow(signature, arrays):
-        count.release()
         entered.set()
         assert release.wait(10)
         return original(signature, arrays)
@@ -178,20 +185,18 @@ def test_a_stop_lets_requests_under_way_finish(bundles, transport):
     server.start()
     answers = []
 
-    def ask(client):
-        with client:
+    def ask():
+        with kind(server.grpc_target if kind is Client else server.rest_url, ONCE) as client:
             answers.append(client.predict("transport", inputs, timeout=20))
 
     idle = socket.create_connection((server.host, server.rest_port))  # must not delay the stop
-    clients = [Client(server.grpc_target, ONCE), RestClient(server.rest_url, ONCE)]
-    asking = [threading.Thread(target=ask, args=(client,)) for client in clients]
-    for thread in asking:
-        thread.start()
-    assert count.acquire(timeout=10)
-    assert count.acquire(timeout=10)
-    stopping = threading.Thread(target=server.stop)
+    asking, stopping = threading.Thread(target=ask), threading.Thread(target=server.stop)
+    asking.start()
+    assert entered.wait(10)
     stopping.start()
-    time.sleep(0.2)
+    assert idle.recv(1) == b""
+    idle.close()
+    stopping.join(0.2)
     assert stopping.is_alive()
     with pytest.raises(ServingError) as raised, Client(server.grpc_target, ONCE) as late:
         late.status("transport")
@@ -199,13 +204,8 @@ def test_a_stop_lets_requests_under_way_finish(bundles, transport):
     release.set()
     stopping.join(9)
     assert not stopping.is_alive()
-    for thread in asking:
-        thread.join(10)
-    assert idle.recv(1) == b""
-    idle.close()
-    assert len(answers) == 2
-    for answer in answers:
-        transport.check(answer, inputs, 2)
+    asking.join(10)
+    transport.check(answers[0], inputs, 2)
 
 
 # -- as a process ------------------------------------------------------------------------------------------

@@ -96,13 +96,13 @@ class FitOptions:
         evaluations: Limit of residual evaluations per start.
     """
 
-    profile_error: float = 0.002
+    profile_error: float = 0.004
     integral_error: float = 0.005
     track_floor: float = 0.2
     track_fraction: float = 0.001
     slope_lever: float = 1000.0
     regions: tuple[Region, ...] = (ACCEPTANCE, START_REGION)
-    region_error: float = 0.1
+    region_error: float = 0.05
     tail_error: float = 0.005
     ridge: float = 1.0
     centre: tuple[float, float] = (0.0, 11000.0)
@@ -252,7 +252,7 @@ class _Residuals:
         difference[:, 2:] *= options.slope_lever
         pull = np.nan_to_num(difference / self.unit, nan=1e4).ravel()
         # r -> sign(r) sqrt(2 (sqrt(1 + r²) - 1)): its square is the soft-L1 loss of r.
-        return np.sign(pull) * np.sqrt(2.0 * (np.sqrt(1.0 + pull * pull) - 1.0))
+        return np.asarray(np.sign(pull) * np.sqrt(2.0 * (np.sqrt(1.0 + pull * pull) - 1.0)))
 
 
 def rounded(terms: Terms) -> tuple[tuple[float, ...], ...]:

@@ -1,4 +1,4 @@
-"""What a field is like, in numbers: strength, integral, symmetry of Maxwell's equations, volume."""
+"""What a field is like, in numbers: strength, integral, residuals of Maxwell's equations, volume."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def axis_profile(field: FieldProtocol, step: float = 10.0) -> tuple[Array, Array
 def axis_integral(field: FieldProtocol) -> Array:
     """Return Bx, By, Bz integrated along the axis of the volume, `(3,)` [T m], by the trapezoidal rule."""
     z, b = axis_profile(field)
-    return np.trapezoid(b, z, axis=0) / 1000.0
+    return np.asarray(np.trapezoid(b, z, axis=0)) / 1000.0
 
 
 def maxwell_residuals(field: FieldProtocol, points: Array, step: float = 4.0) -> tuple[Array, Array]:
@@ -78,10 +78,10 @@ def describe(field: FieldProtocol, twin: bool = False, n: int = 20_000, seed: in
 
     Returns:
         JSON-like: `name`, `description`, `options`, `volume_mm`; `peak_T` (largest |B| on the axis) and
-        `peak_z_mm`; `dominant` (component with the largest mean absolute value on the axis) and its `sign`
-        (`+` or `-` at the peak); `integral_Tm` (Bx, By, Bz along the axis); `acceptance`, `acceptance_max_T` and
-        where; `divergence_T_per_mm` and `curl_T_per_mm` (largest absolute values there, by finite differences);
-        `twin` if asked for, see `field_tf.twin_error`.
+        `peak_z_mm`; `dominant` (component with the largest mean absolute value on the axis) and its `sign` (`+`
+        or `-` at the peak); `integral_Tm` (Bx, By, Bz along the axis); `acceptance` in words, the largest |B|
+        `acceptance_max_T` in it and where; `divergence_T_per_mm` and `curl_T_per_mm`, the largest absolute
+        values there by finite differences; `twin` if asked for, see `field_tf.twin_error`.
     """
     z, b = axis_profile(field)
     strength = np.linalg.norm(b, axis=1)
@@ -117,4 +117,4 @@ def describe(field: FieldProtocol, twin: bool = False, n: int = 20_000, seed: in
 
 def _inside_by(field: FieldProtocol, points: Array, margin: float) -> NDArray[np.bool_]:
     low, high = field.volume[::2, None] + margin, field.volume[1::2, None] - margin
-    return ((points >= low) & (points <= high)).all(axis=0)
+    return np.asarray(np.all((points >= low) & (points <= high), axis=0))

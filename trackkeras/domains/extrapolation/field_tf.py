@@ -17,8 +17,8 @@ Twin = Callable[[Any, Any, Any], tf.Tensor]
 def field_twin(field: FieldProtocol, dtype: str = "float32") -> Twin:
     """Return the TensorFlow twin of a field.
 
-    The twin does not check the volume. Outside, exponents are bounded and grid indices clamped, so that values
-    and gradients stay finite and one lost track does not spoil a batch; they mean nothing there.
+    The twin does not check the volume. Outside, exponents are bounded and grid indices clamped: values and
+    gradients stay finite, so that one lost track does not spoil a batch, but mean nothing.
 
     Args:
         field: Any field.

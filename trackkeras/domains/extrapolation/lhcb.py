@@ -1,13 +1,14 @@
 """The default field: a closed form of the LHCb dipole, its parameters and what they were fitted to.
 
 Source of the profile: |B| on the axis of the LHCb field map v8r1 at 65 points. The map's integral over the
-whole axis is -4.238 T m with the polarity in which By < 0. `TERMS` are the result of `scripts/fit_lhcb_field.py`
-on the profile, the integral and 1,200 tracks through the same map between z = 2665 and 7826 mm.
+whole axis is -4.238 T m with the polarity in which By < 0. `TERMS` are the result of
+`scripts/fit_lhcb_field.py` on the profile, the integral and 1,200 tracks through the same map between z = 2665
+and 7826 mm.
 
 What to expect of it: between the ends of the profile it follows the map near the axis and bends tracks as the
-map does, see the figures that the script prints. Upstream and downstream of the profile it is an
-**extrapolation**: it decays smoothly, and its integral is the map's. It has two planes of symmetry and none of
-the local structure of yoke and coils.
+map does; the script prints how well. Upstream and downstream of the profile it is an **extrapolation** that
+decays smoothly and carries the rest of the map's integral. It has two planes of symmetry and none of the local
+structure of yoke and coils.
 """
 
 from __future__ import annotations
@@ -96,6 +97,6 @@ TERMS = ((-1.0182, 5007.0, 1744.0, 0.0),)
 """Peak [T], centre [mm], width [mm], sin2 of each term of `maxwell`."""
 
 DESCRIPTION = (
-    "closed form fitted to the LHCb map v8r1: profile on the axis, integral, and 1,200 tracks; an extrapolation "
-    f"outside z = {PROFILE_Z[0]:g} to {PROFILE_Z[-1]:g} mm"
+    "closed form fitted to the LHCb map v8r1: profile on the axis, integral, and 1,200 tracks; an "
+    f"extrapolation outside z = {PROFILE_Z[0]:g} to {PROFILE_Z[-1]:g} mm"
 )

@@ -9,8 +9,8 @@ is real on the axis, f(z) is the field By on the axis, and the field off the axi
 **Rotations.** More generally let F' = f and take the potential Im F(w) of `w = z + a x + i (b x + c y)`. Its
 Laplacian is `Im(f' * (1 + (a + ib)² - c²))`, which is zero for `a = 0, b = sin(phi), c = cos(phi)`: the plane
 above, rotated about the z axis by phi. It is zero as well for an imaginary angle, `a = sinh(t), b = 0,
-c = cosh(t)`. One number, `sin2 = sin²(phi)`, covers both: positive for a real angle, negative for an imaginary
-one (`-sinh²(t)`), 0 for no rotation; the field is smooth in it. The gradient of the potential is
+c = cosh(t)`. One number, `sin2 = sin²(phi)`, covers both: positive for a real angle, negative for an
+imaginary one (`-sinh²(t)`), 0 for no rotation; the field is smooth in it. The gradient of the potential is
 
     Bx = b Re f + a Im f,   By = c Re f,   Bz = Im f.
 
@@ -81,6 +81,6 @@ def check_terms(terms: Terms, volume: Sequence[float]) -> None:
         narrowest = reach / np.sqrt(2.0 * EXPONENT_MAX)
         if width < narrowest:
             raise UserError(
-                f"field 'maxwell', term {number}: a width of {width} mm lets it grow too fast towards the edge of the "
-                f"volume; use at least {np.ceil(narrowest):.0f} mm or a smaller volume"
+                f"field 'maxwell', term {number}: a width of {width} mm grows too fast off the axis; "
+                f"use at least {np.ceil(narrowest):.0f} mm or a smaller volume"
             )

@@ -98,10 +98,10 @@ def _momentum(path: Path, qop: Floats) -> Floats:
 def _load(path: Path) -> tuple[Floats, Floats, Floats, Floats]:
     """Return X, Y, P and Z as float arrays of matching shapes."""
     try:
-        content = np.load(path)
-        if not isinstance(content, np.lib.npyio.NpzFile):
-            raise UserError(f"{path} holds a single array, not an NPZ archive of X, Y, P and Z")
-        with content:
+        with path.open("rb") as stream:
+            content = np.load(stream)
+            if not isinstance(content, np.lib.npyio.NpzFile):
+                raise UserError(f"{path} holds a single array, not an NPZ archive of X, Y, P and Z")
             found = {name: content[name] for name in ("X", "Y", "P", "Z") if name in content}
             names = content.files
     except FileNotFoundError:
