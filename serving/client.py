@@ -89,7 +89,13 @@ class Retry:
 
 
 class ModelClient(Protocol):
-    """What both clients offer."""
+    """What both clients offer; leaving the `with` block closes the connection."""
+
+    def __enter__(self) -> Self:
+        """Return the client."""
+
+    def __exit__(self, *_: object) -> None:
+        """Close the connection."""
 
     def predict(
         self,

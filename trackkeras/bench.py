@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -135,8 +136,8 @@ def propagation(tracks: int) -> list[Row]:
     reference = propagate(field, state, z0, dz, step=5.0, threads=2)
     table = []
     for step in (25.0, 50.0, 100.0, 200.0, 400.0):
-        seconds = _seconds(lambda step=step: propagate(field, state, z0, dz, step=step), 3)
-        done = propagate(field, state, z0, dz, step=step)
+        run = partial(propagate, field, state, z0, dz, step=step)
+        seconds, done = _seconds(run, 3), run()
         ok = (done.status == 0) & (reference.status == 0)
         error = 1000.0 * np.linalg.norm((done.state - reference.state)[ok, :2], axis=1)
         table.append(
@@ -196,17 +197,14 @@ def server(bundle: Path) -> list[Row]:
         bundle: Bundle folder.
     """
     from serving.bundle import discover
-    from serving.client import connect
+    from serving.query import connect
     from serving.server import Server
 
     models = discover([bundle])
     newest = models[0].versions[-1]
     table = []
     with Server(models, rest_port=0, grpc_port=0) as running:
-        addresses = {
-            "gRPC": f"127.0.0.1:{running.grpc_port}",
-            "REST": f"http://127.0.0.1:{running.rest_port}",
-        }
+        addresses = {"gRPC": running.grpc_target, "REST": running.rest_url}
         for protocol, address in addresses.items():
             for batch in (1, 256, 4096):
                 for clients in (1, 8):

@@ -12,7 +12,8 @@ import os
 import socket
 import sys
 import tempfile
-from pathlib import Path
+from enum import StrEnum
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -39,11 +40,20 @@ bench_app = typer.Typer(
 app.add_typer(field_app, name="field")
 app.add_typer(bench_app, name="bench")
 
+LINES_OF_A_TENSOR = 10
+
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override one option; repeat as needed."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+class Backend(StrEnum):
+    """Engine of the local server."""
+
+    ONNX = "onnx"
+    SAVEDMODEL = "savedmodel"
 
 
 def main() -> None:
@@ -79,7 +89,7 @@ def _prepare_environment() -> None:
 
 
 def _load_tensorflow() -> None:
-    """Import TensorFlow without the lines that its native libraries write to stderr whatever the log level."""
+    """Import TensorFlow without what its native libraries write to stderr whatever the log level."""
     sys.stderr.flush()
     saved = os.dup(2)
     with tempfile.TemporaryFile() as hidden:
@@ -140,7 +150,6 @@ def generate(
     """
     from tfrecords_tools.generate import Recipe
     from tfrecords_tools.generate import generate as make
-
     from trackkeras.config import merge, parse_assignments, validate
     from trackkeras.domain import find_domain
     from trackkeras.progress import Progress
@@ -192,7 +201,6 @@ def ingest(
     Example: trackkeras ingest extrapolation tracks.npz --out data/ingested
     """
     from tfrecords_tools.convert import write_dataset
-
     from trackkeras.domain import find_domain
 
     found = find_domain(domain)
@@ -236,7 +244,6 @@ def inspect(
     Example: trackkeras inspect data/tracks
     """
     from tfrecords_tools.card import card, describe
-
     from tfrecords_tools.reader import Dataset
 
     manifest = Dataset(data).manifest
@@ -254,9 +261,8 @@ def verify(
 
     Example: trackkeras verify data/tracks
     """
-    from tfrecords_tools.verify import verify as check
-
     from tfrecords_tools.reader import Dataset
+    from tfrecords_tools.verify import verify as check
     from trackkeras.domain import domain_names, find_domain
 
     name = Dataset(data).schema.name
@@ -549,30 +555,60 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     rest_port: Annotated[int, typer.Option(help="REST port; 0 takes a free one.")] = 8501,
     grpc_port: Annotated[int, typer.Option(help="gRPC port; 0 takes a free one.")] = 8500,
-    backend: Annotated[str, typer.Option(help="onnx or savedmodel.")] = "onnx",
+    backend: Annotated[Backend, typer.Option(help="Engine.")] = Backend.ONNX,
+    max_rows: Annotated[int, typer.Option(help="Most rows in one request.")] = 1_000_000,
+    workers: Annotated[int, typer.Option(help="Threads that answer requests.")] = 8,
     ready_file: Annotated[Path | None, typer.Option(help="JSON with ports and pid, once ready.")] = None,
 ) -> None:
     """Serve bundles with TF-Serving's REST and gRPC protocol until interrupted.
 
     Example: trackkeras serve bundles/mlp_medium-first
     """
+    from serving.repository import Limits
     from serving.server import serve as run_server
 
     run_server(
-        bundles, host=host, rest_port=rest_port, grpc_port=grpc_port, backend=backend, ready_file=ready_file
+        bundles,
+        host=host,
+        rest_port=rest_port,
+        grpc_port=grpc_port,
+        backend=backend.value,
+        limits=Limits(max_rows=max_rows),
+        workers=workers,
+        ready_file=ready_file,
     )
+
+
+@app.command("serving-config")
+def serving_config(
+    bundles: Annotated[list[Path], typer.Argument(help="Bundles, or folders of bundles.")],
+    root: Annotated[
+        str | None, typer.Option(help="Folder of the bundles as the server sees it, e.g. /models.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Also copy the bundles to this new folder.")] = None,
+) -> None:
+    """Print TF-Serving's models.config for some bundles; a bundle is itself a TF-Serving model folder.
+
+    Example: trackkeras serving-config bundles --root /models > models.config
+    """
+    from serving.bundle import discover
+    from serving.layout import models_config, write_layout
+
+    models = discover(bundles)
+    seen = PurePosixPath(root) if root else None
+    if out is None:
+        print(models_config(models, root=seen), end="")
+    else:
+        print(write_layout(models, out, root=seen))
 
 
 @app.command()
 def query(
     model: Annotated[str, typer.Argument(help="Name of the served model.")],
-    url: Annotated[
-        str, typer.Option(help="http://HOST:PORT for REST, HOST:PORT for gRPC.")
+    inputs: Annotated[str, typer.Option(help="JSON object of inputs, or @FILE.json, or @FILE.npz.")],
+    address: Annotated[
+        str, typer.Option(help="HOST:PORT for gRPC, http://HOST:PORT for REST.")
     ] = "127.0.0.1:8500",
-    inputs: Annotated[
-        str | None,
-        typer.Option(help="JSON object of inputs, @FILE.json or @FILE.npz; default: an example track."),
-    ] = None,
     version: Annotated[int | None, typer.Option(help="Version; default: the latest.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -581,19 +617,17 @@ def query(
     Example: trackkeras query mlp_medium-first
     --inputs '{"state": [[100, -50, 0.05, -0.02, 1e-4]], "z0": [[2665]], "dz": [[5161]]}'
     """
-    from serving.inputs import example_inputs, read_inputs
+    from serving.query import ask, connect, read_inputs
 
-    from serving.client import connect
-
-    client = connect(url)
-    arrays = read_inputs(inputs) if inputs is not None else example_inputs(client, model, version)
-    outputs = client.predict(model, arrays, version=version)
+    arrays = read_inputs(inputs)
+    with connect(address) as client:
+        sent, outputs = ask(client, model, arrays, version)
     if as_json:
         _print_json({name: value.tolist() for name, value in outputs.items()})
         return
-    for name, value in (arrays | outputs).items():
+    for name, value in (sent | outputs).items():
         print(f"{name} {value.shape}")
-        for row in value.reshape(len(value), -1)[:10]:
+        for row in value.reshape(len(value), -1)[:LINES_OF_A_TENSOR]:
             print("   " + " ".join(f"{number:13.6g}" for number in row))
 
 

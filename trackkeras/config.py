@@ -211,7 +211,9 @@ def preset_values(preset: str) -> tuple[str, dict[str, Any]]:
         UserError: No such preset or file, or presets that extend each other in a circle.
     """
     shipped = preset_files()
-    name, chain, layers = preset, [], []
+    name = preset
+    chain: list[str] = []
+    layers: list[dict[str, Any]] = []
     while True:
         if name in chain:
             raise UserError(f"preset {preset!r} extends itself: {' -> '.join([*chain, name])}")

@@ -83,7 +83,7 @@ def all_intervals(metrics: tuple[Metric, ...], errors: Rows) -> dict[str, dict[s
     wanted: dict[str, list[Metric]] = {}
     for metric in metrics:
         wanted.setdefault(metric.quantity, []).append(metric)
-    found = {}
+    found: dict[str, dict[str, float]] = {}
     for quantity, group in wanted.items():
         values = intervals(errors[quantity], [metric.statistic for metric in group])
         found |= {metric.name: values[metric.statistic] for metric in group}
@@ -230,7 +230,8 @@ def evaluate(
     sample = dataset_sample(source, split, limit)
     config = source.manifest.config
     estimators = _estimators(domain, run, model, domain.baselines(config, run))
-    samples, residuals = [], {}
+    samples: list[dict[str, Any]] = []
+    residuals: dict[str, NDArray[Any]] = {}
     for each in (sample, *domain.extra_samples(run)):
         entry, arrays = evaluate_sample(domain, each, estimators)
         samples.append(entry)
@@ -254,7 +255,7 @@ def evaluate(
         "samples": samples,
     }
     with new_file(folder.path / "residuals.npz") as stream:
-        np.savez_compressed(stream, **residuals)
+        np.savez_compressed(stream, allow_pickle=False, **residuals)
     folder.write("metrics.json", result)
     _record_test_result(folder, samples[0])
     return result
@@ -273,8 +274,10 @@ def dataset_sample(source: Dataset, split: str, limit: int | None = None) -> Sam
 def _estimators(
     domain: Domain, run: Run, model: Any, baselines: tuple[Baseline, ...]
 ) -> dict[str, tuple[dict[str, Any], Callable[[Rows], Rows]]]:
-    network = {"label": run.preset, "kind": "network", "cost": domain.cost(run)}
-    estimators = {"network": (network, lambda rows: predict(model, rows, domain))}
+    network: dict[str, Any] = {"label": run.preset, "kind": "network", "cost": domain.cost(run)}
+    estimators: dict[str, tuple[dict[str, Any], Callable[[Rows], Rows]]] = {
+        "network": (network, lambda rows: predict(model, rows, domain))
+    }
     for baseline in baselines:
         entry = {"label": baseline.label, "kind": "baseline", "cost": baseline.cost}
         estimators[baseline.name] = (entry, baseline.predict)

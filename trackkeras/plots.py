@@ -307,7 +307,6 @@ def comparison(
     networks = [row for row in rows if row["kind"] == "network" and row.get(amount)]
     baselines = sorted((row for row in rows if row["kind"] != "network"), key=lambda row: row["cost"] or 0)
     amounts = [row[amount] for row in rows if row.get(amount)]
-    middle = math.sqrt(min(amounts) * max(amounts)) if amounts else 1.0
     # Runs share one look and carry their names; a baseline looks as in the report of a run.
     looks = appearance({"network": {"kind": "network"}, **{str(i): row for i, row in enumerate(baselines)}})
     legend = _legend_labels({str(i): row for i, row in enumerate(baselines)})
@@ -325,16 +324,15 @@ def comparison(
                 axes.axhline(value, linestyle="--", linewidth=1.4, color=look["color"], label=label)
         for row in networks:
             _point(axes, row[amount], row["metrics"][metric], looks["network"], None)
-            left = row[amount] > middle
             axes.annotate(
                 _plain(row["run"]),
                 (row[amount], row["metrics"][metric]["value"]),
-                (-8 if left else 8, 4),
+                (0, 8),
                 textcoords="offset points",
-                ha="right" if left else "left",
+                ha="center",
                 fontsize=8.5,
             )
-        axes.margins(x=0.12)
+        axes.margins(x=0.15)
         values = [part for row in rows for part in _intervals([row["metrics"][metric]])]
         _scale_y(axes, np.concatenate(values) if values else np.empty(0), target=definition.get("target"))
         _target(axes, definition)
@@ -432,7 +430,9 @@ def _corners(axes: Axes, left: str, right: str) -> None:
 def _legend_above(figure: Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if labels:
-        figure.legend(handles, labels, loc="outside upper left", ncols=min(4, len(labels)), columnspacing=1.4)
+        longest = max(len(line) for label in labels for line in label.splitlines())
+        columns = min(len(labels), max(1, 84 // (longest + 6)))  # 84 characters fill the line
+        figure.legend(handles, labels, loc="outside upper left", ncols=columns, columnspacing=1.4)
 
 
 def _point(
@@ -501,7 +501,7 @@ def _reach(arrays: Iterable[NDArray[Any]]) -> float:
 
 
 def _legend_labels(estimators: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Return labels that fit a legend: without what stands in brackets at the end, unless two become equal."""
+    """Return labels that fit a legend: without a final bracket, unless two labels become equal."""
     full = {name: str(estimator.get("label", name)) for name, estimator in estimators.items()}
     short = {name: re.sub(r" \([^()]*\)$", "", label) for name, label in full.items()}
     unique = len(set(short.values())) == len(short)
@@ -515,5 +515,5 @@ def _width_label(name: str, values: NDArray[Any], reach: float, label: str) -> s
     low, high = np.percentile(finite, CORE)
     unit = re.search(r"\[([^\]]*)\]", label)
     outside = 1 - np.count_nonzero(np.abs(finite) <= reach) / values.size
-    text = f"{name}: σ = {_tex((high - low) / 2, '.2g')}" + (f" {_plain(unit[1])}" if unit else "")
+    text = f"{name}: σ = {_tex((high - low) / 2, '.3g')}" + (f" {_plain(unit[1])}" if unit else "")
     return text + (f", {outside:.0%} outside" if outside >= 0.01 else "")

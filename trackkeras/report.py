@@ -15,6 +15,7 @@ import shlex
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -326,22 +327,28 @@ def _residual_figure(run: RunFiles, sample: Mapping[str, Any]) -> Markup | None:
 
 
 def _worse(sample: Mapping[str, Any]) -> list[dict[str, Any]] | None:
-    """Gather the bands where the network loses, per baseline, metric and axis; None if nobody looked."""
+    """Gather the bands where the network loses, metrics that lose alike together; None if nobody looked."""
     if sample.get("worse_than_baseline") is None:
         return None
     labels = {band["axis"]: band.get("label", band["axis"]) for band in sample.get("bands", [])}
     gathered: dict[tuple[str, str, str], list[list[float]]] = {}
     for item in sample["worse_than_baseline"]:
         gathered.setdefault((item["baseline"], item["metric"], item["axis"]), []).append(item["band"])
+    alike: dict[tuple[str, str, str], list[str]] = {}
+    cases: dict[tuple[str, str, str], int] = {}
+    for (baseline, metric, axis), bands in gathered.items():
+        key = (baseline, axis, _joined(bands))
+        alike.setdefault(key, []).append(metric)
+        cases[key] = cases.get(key, 0) + len(bands)
     return [
         {
             "baseline": sample["estimators"].get(baseline, {}).get("label", baseline),
-            "metric": metric,
+            "metrics": metrics,
             "axis": labels.get(axis, axis),
-            "cases": len(bands),
-            "bands": _joined(bands),
+            "bands": bands,
+            "cases": cases[baseline, axis, bands],
         }
-        for (baseline, metric, axis), bands in gathered.items()
+        for (baseline, axis, bands), metrics in alike.items()
     ]
 
 
@@ -378,7 +385,6 @@ def _training(run: RunFiles) -> dict[str, Any] | None:
         "best epoch": run.history.get("best_epoch"),
         "best validation loss": run.history.get("best_val_loss"),
         "training time [s]": run.history.get("training_time"),
-        **{f"test: {name}": value for name, value in _flatten(run.history.get("test_final") or {}).items()},
     }
     drawn = None
     if run.history.get("train") or run.history.get("val"):
@@ -526,12 +532,12 @@ def _comparison_section(
     definitions: Mapping[str, Mapping[str, Any]],
     sort: str | None,
 ) -> dict[str, Any]:
-    shown = [name for name in definitions if any(name in row["metrics"] for row in rows)]
+    found = {name: item for name, item in definitions.items() if any(name in row["metrics"] for row in rows)}
+    important = dict.fromkeys([*([sort] if sort else []), *_headline(found)])
+    shown = list(dict.fromkeys([*important, *found]))
     cells = {name: _emphasise([row["metrics"].get(name) for row in rows]) for name in shown}
     figures = []
-    for metric in dict.fromkeys(
-        [*([sort] if sort else []), *_headline({name: definitions[name] for name in shown})]
-    ):
+    for metric in important:
         for amount, label in plots.AMOUNTS.items():
             if not any(row["kind"] == "network" and row[amount] for row in rows):
                 continue
@@ -608,10 +614,12 @@ def _render(template: str, **context: Any) -> str:
 
 
 def format_number(value: float | None) -> Markup:
-    """Return a number with three digits for HTML, powers of ten as superscript; a dash for no value."""
+    """Return a number for HTML: a count in full, else three digits; a dash for no value."""
     if value is None or not math.isfinite(value):
         return Markup("–")
-    if isinstance(value, int) or abs(value) >= 1000:
+    if isinstance(value, int):
+        return Markup(f"{value:,}")
+    if abs(value) >= 1000:
         return Markup(f"{value:,.0f}" if abs(value) < 1e7 else _power(value))
     if value == 0 or abs(value) >= 1e-3:
         return Markup(f"{value:#.3g}".rstrip("."))
@@ -631,15 +639,14 @@ def _format_interval(cell: Mapping[str, Any]) -> Markup:
     largest = max(abs(low), abs(high))
     if largest == 0 or 1e-3 <= largest < 1e7:
         return Markup("{} … {}").format(format_number(low), format_number(high))
-    exponent = math.floor(math.log10(largest))
-    low, high = (f"{value / 10.0**exponent:.2f}".replace("-", "−") for value in (low, high))
+    exponent = Decimal(largest).adjusted()
+    low, high = (f"{Decimal(value).scaleb(-exponent):.2f}".replace("-", "−") for value in (low, high))
     return Markup("({} … {}) × 10<sup>{}</sup>").format(low, high, str(exponent).replace("-", "−"))
 
 
-def _power(value: float, digits: str = ".2f") -> str:
-    exponent = math.floor(math.log10(abs(value)))
-    mantissa = f"{value / 10.0**exponent:{digits}}"
-    return f"{mantissa} × 10<sup>{exponent}</sup>".replace("-", "−")
+def _power(value: float, digits: str = ".2e") -> str:
+    mantissa, _, exponent = f"{value:{digits}}".partition("e")
+    return f"{mantissa} × 10<sup>{int(exponent)}</sup>".replace("-", "−")
 
 
 def _plain_value(value: Any) -> Any:

@@ -14,7 +14,7 @@ from trackkeras.domains.extrapolation.field_fit import (
     track_errors,
 )
 from trackkeras.domains.extrapolation.fields import make_field
-from trackkeras.domains.extrapolation.lhcb import PROFILE_ABS_B, PROFILE_INTEGRAL, PROFILE_Z
+from trackkeras.domains.extrapolation.lhcb import PROFILE_ABS_B, PROFILE_INTEGRAL, PROFILE_Z, TERMS
 from trackkeras.domains.extrapolation.propagation import propagate
 
 
@@ -49,9 +49,7 @@ def test_fit_finds_a_field_from_its_own_tracks():
     assert result.cost == min(result.costs)
 
 
-def test_rounding_the_terms_keeps_the_tracks():
-    from trackkeras.domains.extrapolation.lhcb import TERMS
-
+def test_shipped_terms_have_the_digits_that_the_script_prints():
     assert rounded(TERMS) == TERMS
 
 

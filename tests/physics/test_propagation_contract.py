@@ -127,16 +127,17 @@ def test_leaving_the_volume(axis, side):
     assert status_of(FIELD, row) is Status.LEFT_VOLUME
 
 
-def test_leaving_the_volume_and_coming_back_is_leaving():
-    """In a uniform field a track turns; its end lies inside, the middle of its path does not."""
+@pytest.mark.parametrize("step", [100.0, 6000.0])
+def test_leaving_the_volume_and_coming_back_is_leaving(step):
+    """A track turns: its end lies inside, the middle does not, which one long step sees only at its stages."""
     field = make_field("gaussian", peak=-1.0, centre=5000.0, width=1e10)
     row = [4950.0, 0.0, 0.3, 0.0, -1 / 3000.0]
     wide = make_field(
         "gaussian", peak=-1.0, centre=5000.0, width=1e10, volume=(-9e3, 9e3, -9e3, 9e3, -500, 14e3)
     )
-    end = propagate(wide, [row], 1000.0, 6000.0).state[0]
+    end = propagate(wide, [row], 1000.0, 6000.0, step=step).state[0]
     assert abs(end[0]) < 5000.0
-    assert status_of(field, row, dz=6000.0) is Status.LEFT_VOLUME
+    assert status_of(field, row, dz=6000.0, step=step) is Status.LEFT_VOLUME
 
 
 def test_starting_outside_the_volume():

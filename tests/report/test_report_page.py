@@ -5,7 +5,7 @@ import re
 from typing import ClassVar
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from trackkeras import report
@@ -105,7 +105,7 @@ def test_lost_bands_are_marked_where_they_are(small_run, parse_page):
         for band in ([1, 2], [2, 5], [20, 50])
     ]
     page = parse_page(write_report(small_run.write()))
-    assert "Runge-Kutta 4, 3 steps in pos_mean_mm , p [GeV]: 1 – 5, 20 – 50" in page.text
+    assert "Runge-Kutta 4, 3 steps in pos_mean_mm ; p [GeV]: 1 – 5, 20 – 50" in page.text
     marked = [row[0]["text"].strip() for row in page.cells if any("worse" in cell["class"] for cell in row)]
     assert marked == ["1 – 2", "2 – 5", "20 – 50"]
 
@@ -253,11 +253,27 @@ def test_incomplete_metrics_are_named(small_run, key):
             write_report(small_run.write())
 
 
+@example(value=5e-324)
+@example(value=9.9999e-4)
 @given(value=st.floats(allow_nan=False, allow_infinity=False, min_value=-1e300, max_value=1e300))
 def test_written_numbers_read_back_to_three_digits(value):
     text = re.sub(r" × 10<sup>(.*)</sup>", r"e\1", str(format_number(value)))
     read = float(text.replace(",", "").replace("−", "-"))
     assert math.isclose(read, value, rel_tol=5.1e-3)
+
+
+@example(low=-5e-324, high=5e-324)
+@given(low=st.floats(-1e-4, 1e-4), high=st.floats(-1e-4, 1e-4))
+def test_written_intervals_read_back_to_a_percent_of_the_larger_end(low, high):
+    text = str(report._format_interval({"low": low, "high": high})).replace("−", "-")
+    found = re.fullmatch(r"\((.*) … (.*)\) × 10<sup>(.*)</sup>", text)
+    read = [float(f"{end}e{found[3]}") for end in found.groups()[:2]] if found else [0.0, 0.0]
+    assert read == pytest.approx([low, high], abs=0.006 * max(abs(low), abs(high)))
+
+
+@given(count=st.integers(0, 10**15))
+def test_counts_are_written_in_full(count):
+    assert int(str(format_number(count)).replace(",", "")) == count
 
 
 @pytest.mark.parametrize("value", [None, math.nan, math.inf, -math.inf])

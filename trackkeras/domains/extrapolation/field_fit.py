@@ -13,7 +13,7 @@ parts of the residual vector, each divided by what counts as one unit of disagre
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -102,14 +102,14 @@ class FitOptions:
     track_fraction: float = 0.001
     slope_lever: float = 1000.0
     regions: tuple[Region, ...] = (ACCEPTANCE, START_REGION)
-    region_error: float = 0.05
-    tail_error: float = 0.005
+    region_error: float = 0.03
+    tail_error: float = 0.003
     ridge: float = 1.0
     centre: tuple[float, float] = (0.0, 11000.0)
     width: tuple[float, float] = (900.0, 4000.0)
     sin2: tuple[float, float] = (-1.0, 0.8)
-    starts: int = 4
-    evaluations: int = 60
+    starts: int = 6
+    evaluations: int = 100
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def fit_maxwell(
     terms: int,
     seed: int = 1,
     options: FitOptions = FitOptions(),
-    log: Any = None,
+    log: Callable[[str], None] | None = None,
 ) -> FitResult:
     """Fit `terms` terms of a `maxwell` field.
 

@@ -77,10 +77,10 @@ def describe(field: FieldProtocol, twin: bool = False, n: int = 20_000, seed: in
         seed: Seed of the points.
 
     Returns:
-        JSON-like: `name`, `description`, `options`, `volume_mm`; `peak_T` (largest |B| on the axis) and
-        `peak_z_mm`; `dominant` (component with the largest mean absolute value on the axis) and its `sign` (`+`
-        or `-` at the peak); `integral_Tm` (Bx, By, Bz along the axis); `acceptance` in words, the largest |B|
-        `acceptance_max_T` in it and where; `divergence_T_per_mm` and `curl_T_per_mm`, the largest absolute
+        JSON-like: `name`, `description`, `options`, `volume_mm`; `peak_T`, the largest |B| on the axis, and
+        `peak_z_mm`; `dominant`, the component with the largest mean absolute value on the axis, and its
+        `sign` at the peak; `integral_Tm` (Bx, By, Bz along the axis); `acceptance` in words, the largest |B|
+        in it, `acceptance_max_T`, and where; `divergence_T_per_mm` and `curl_T_per_mm`, the largest absolute
         values there by finite differences; `twin` if asked for, see `field_tf.twin_error`.
     """
     z, b = axis_profile(field)

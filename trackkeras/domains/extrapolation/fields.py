@@ -204,20 +204,13 @@ def _field(
     description: str,
     values: NDArray[np.float64] | None = None,
 ) -> Field:
-    arrays = [
-        params,
-        np.zeros((1, 1, 1, 3)) if values is None else values,
-        np.array(volume, dtype=np.float64),
-    ]
-    for array in arrays:
-        array.flags.writeable = False
     polarity = getattr(options, "polarity", 1)
     return Field(
         name=name,
         kind=kind,
-        params=arrays[0],
-        values=arrays[1],
-        volume=arrays[2],
+        params=params,
+        values=np.zeros((1, 1, 1, 3)) if values is None else values,
+        volume=np.array(volume, dtype=np.float64),
         description=description if polarity == 1 else f"{description}; polarity reversed",
         options={"name": name, **options.model_dump(mode="json")},
     )

@@ -1,14 +1,13 @@
 """The default field: a closed form of the LHCb dipole, its parameters and what they were fitted to.
 
 Source of the profile: |B| on the axis of the LHCb field map v8r1 at 65 points. The map's integral over the
-whole axis is -4.238 T m with the polarity in which By < 0. `TERMS` are the result of
-`scripts/fit_lhcb_field.py` on the profile, the integral and 1,200 tracks through the same map between z = 2665
-and 7826 mm.
+whole axis is -4.238 T m with the polarity in which By < 0. `TERMS` are what `scripts/fit_lhcb_field.py` finds
+from the profile, the integral and 1,200 tracks through the same map between z = 2665 and 7826 mm.
 
-What to expect of it: between the ends of the profile it follows the map near the axis and bends tracks as the
-map does; the script prints how well. Upstream and downstream of the profile it is an **extrapolation** that
-decays smoothly and carries the rest of the map's integral. It has two planes of symmetry and none of the local
-structure of yoke and coils.
+What to expect of it: between the ends of the profile it follows the map near the axis and bends tracks as
+the map does; the script prints how well. Upstream and downstream of the profile it is an **extrapolation**
+that decays smoothly and carries the rest of the map's integral. It has two planes of symmetry and none of the
+local structure of yoke and coils.
 """
 
 from __future__ import annotations
@@ -71,7 +70,7 @@ class Region:
 ACCEPTANCE = Region(0.3, 0.25, 300.0, 300.0, limit=2.0)
 """Where tracks from the collision point go."""
 
-START_REGION = Region(0.0, 0.0, 3000.0, 2500.0, limit=6.0)
+START_REGION = Region(0.0, 0.0, 3000.0, 2500.0, limit=7.0)
 """Where simulated tracks may start. The map itself reaches 5 to 6 T close to the coils."""
 
 PROFILE_Z = np.linspace(2648.2, 7826.0, 65)
@@ -93,7 +92,14 @@ PROFILE_ABS_B = np.array([
 PROFILE_INTEGRAL = -4.238
 """Integral of By over the axis of the whole map [T m]."""
 
-TERMS = ((-1.0182, 5007.0, 1744.0, 0.0),)
+TERMS = (
+    (1.086842, 2702.99, 1261.95, -0.229909),
+    (-0.647158, 2792.79, 1389.33, -0.595485),
+    (-1.057577, 4316.43, 1722.44, -0.032868),
+    (0.776923, 6714.71, 1764.77, 0.799999),
+    (-0.907791, 6737.66, 1661.41, 0.56218),
+    (-0.087934, 7173.64, 2393.44, -0.997244),
+)
 """Peak [T], centre [mm], width [mm], sin2 of each term of `maxwell`."""
 
 DESCRIPTION = (

@@ -82,7 +82,7 @@ class Extrapolation(Domain):
         inputs = {name: batch[name] for name in ("state", "z0", "dz")}
         return inputs, {"final_state": tf.concat([batch["final_state"], batch["dz"]], axis=-1)}
 
-    def shrink(self, model: Options) -> ModelOptions:
+    def shrink(self, model: Options) -> Options:
         """Return the same network with two layers of eight units."""
         assert isinstance(model, ModelOptions)
         return model.model_copy(update={"size": "tiny", "hidden": (8, 8)})

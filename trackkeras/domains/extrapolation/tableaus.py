@@ -13,7 +13,15 @@ from trackkeras.errors import UserError
 DEFAULT_STEP = 100.0
 """Longest step [mm] of RK4 unless another is asked for.
 
-Provisional.
+Position error against 2.5 mm steps, 20,000 tracks of the default contract in the field `lhcb` [um]:
+
+    step [mm]     25       50       75       100      150      200      400
+    mean          0.0003   0.005    0.024    0.076    0.38     1.2      19
+    95 %          0.0004   0.006    0.028    0.089    0.44     1.4      20
+    worst         1.1      18       90       290      1450     4700     135,000
+
+The worst tracks have the lowest momenta, near the slope limit. At 100 mm the mean is below the rounding of
+the inputs and outputs to float32.
 """
 
 
