@@ -184,8 +184,7 @@ def generate(
 
 
 def _extent(manifest: Manifest) -> str:
-    shards = sum(len(split.shards) for split in manifest.splits.values())
-    return f"{manifest.rows:,} rows in {shards} shards"
+    return f"{manifest.rows:,} rows in {len(manifest.shards)} shards"
 
 
 @app.command()

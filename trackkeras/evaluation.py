@@ -1,7 +1,7 @@
 """Predictions -> numbers: each metric over all rows and in bands, beside the baselines on the same rows.
 
-The result is plain data (`metrics.json`, `residuals.npz`) that plots, report and comparison read; nothing here
-knows a detector.
+The result is plain data (`metrics.json`, `residuals.npz`) that plots, report and comparison read; nothing
+here knows a detector.
 """
 
 from __future__ import annotations

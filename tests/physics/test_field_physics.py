@@ -205,3 +205,9 @@ def test_describe_names_peak_component_and_integral():
     assert report["divergence_T_per_mm"] < 1e-9 > report["curl_T_per_mm"]
     assert report["acceptance_max_T"] < 2
     assert field_names()[0] == report["name"] == "lhcb"
+
+
+def test_describe_needs_a_part_of_the_acceptance():
+    field = make_field("lhcb", volume=(-100, 100, -100, 100, 13500, 14000))
+    with pytest.raises(UserError, match="no part in the acceptance"):
+        describe(field, n=500)

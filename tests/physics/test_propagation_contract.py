@@ -129,7 +129,7 @@ def test_leaving_the_volume(axis, side):
 
 @pytest.mark.parametrize("step", [100.0, 6000.0])
 def test_leaving_the_volume_and_coming_back_is_leaving(step):
-    """A track turns: its end lies inside, the middle does not, which one long step sees only at its stages."""
+    """A track turns: its end lies inside, its middle does not, which one long step sees at its stages."""
     field = make_field("gaussian", peak=-1.0, centre=5000.0, width=1e10)
     row = [4950.0, 0.0, 0.3, 0.0, -1 / 3000.0]
     wide = make_field(

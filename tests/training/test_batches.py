@@ -143,4 +143,3 @@ def test_a_flipped_bit_is_reported(dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(tf.errors.DataLossError):
         for _ in batches.dataset.take(batches.steps):
             pass
-

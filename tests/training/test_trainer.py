@@ -57,7 +57,7 @@ def kill_in_epoch(monkeypatch: pytest.MonkeyPatch) -> Any:
 
         monkeypatch.setattr(EpochRecorder, "on_epoch_end", die)
 
-    yield arm
+    return arm
 
 
 def test_same_seed_same_result_and_another_seed_differs(dataset: Path, tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_same_seed_same_result_and_another_seed_differs(dataset: Path, tmp_path:
 def test_a_killed_run_ends_as_if_never_interrupted(
     dataset: Path, tmp_path: Path, kill_in_epoch: Any, monkeypatch: pytest.MonkeyPatch, average: str
 ) -> None:
-    options = ("training.epochs=5", f"training.ema={average}", "training.patience=2", "training.min_delta=0.3")
+    options = ("training.epochs=5", f"training.ema={average}", "training.patience=2", "training.min_delta=.3")
     whole = fit(dataset, tmp_path / "whole", *options)
     with monkeypatch.context():
         kill_in_epoch(2)
@@ -104,7 +104,8 @@ def test_run_folder_is_complete(dataset: Path, tmp_path: Path) -> None:
 
 
 def test_early_stopping_and_time_budget(dataset: Path, tmp_path: Path) -> None:
-    patient = fit(dataset, tmp_path / "a", "training.epochs=9", "training.patience=2", "training.min_delta=1e9")
+    stubborn = ("training.patience=2", "training.min_delta=1e9")
+    patient = fit(dataset, tmp_path / "a", "training.epochs=9", *stubborn)
     assert patient.read("state.json")["epoch"] == 3
     assert "no improvement for 2 epochs" in patient.read("history.json")["stopped"]
     hasty = fit(dataset, tmp_path / "b", "training.epochs=9", "training.time_budget_s=1e-9")
@@ -132,7 +133,7 @@ def test_an_existing_run_is_never_lost_by_accident(dataset: Path, tmp_path: Path
 
 def test_a_diverging_run_says_so(dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="loss is not finite in epoch"):
-        fit(dataset, tmp_path / "a", "training.epochs=3", "training.learning_rate=1e30", "training.clip_norm=null")
+        fit(dataset, tmp_path / "a", "training.learning_rate=1e30", "training.clip_norm=null")
 
 
 def test_dropping_precision_keeps_the_physics_in_float32(dataset: Path, tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ class Standardize(keras.layers.Layer):
     """Subtract a mean and divide by a scale, component by component.
 
     Mean and scale are non-trainable weights: they survive saving, and SavedModel and ONNX carry them as
-    constants (`keras.layers.Normalization` turns them into required inputs of the ONNX file). The layer computes in
-    float32 under any precision policy.
+    constants (`keras.layers.Normalization` turns them into required inputs of the ONNX file). The layer
+    computes in float32 under any precision policy.
 
     Args:
         mean: `(components,)`, in the unit of the input.

@@ -36,7 +36,7 @@ STRAIGHT_LINE = 4
 """Two multiplications and two additions."""
 
 PARABOLA = DERIVATIVE + 13
-"""Operations beside its one field call: the derivative, KAPPA qop, and two additions of a kick."""
+"""Operations beside its one field call: derivative, KAPPA qop (1), kicks (2), slopes (2), positions (8)."""
 
 Predict = Callable[[Rows], Rows]
 

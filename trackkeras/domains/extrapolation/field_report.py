@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trackkeras.domains.extrapolation.fields import FieldProtocol
+from trackkeras.domains.extrapolation.fields import FieldProtocol, volume_text
 from trackkeras.domains.extrapolation.lhcb import ACCEPTANCE
+from trackkeras.errors import UserError
 
 Array = NDArray[np.float64]
 
@@ -24,7 +25,7 @@ def acceptance_points(field: FieldProtocol, n: int, seed: int) -> Array:
         seed: Seed.
     """
     rng = np.random.default_rng(seed)
-    z = rng.uniform(max(ACCEPTANCE.z_min, field.volume[4]), min(ACCEPTANCE.z_max, field.volume[5]), n)
+    z = rng.uniform(ACCEPTANCE.z_min, ACCEPTANCE.z_max, n)
     x = rng.uniform(-1.0, 1.0, n) * (ACCEPTANCE.slope_x * z + ACCEPTANCE.x)
     y = rng.uniform(-1.0, 1.0, n) * (ACCEPTANCE.slope_y * z + ACCEPTANCE.y)
     return np.stack([x, y, z])[:, field.inside(x, y, z)]
@@ -82,6 +83,9 @@ def describe(field: FieldProtocol, twin: bool = False, n: int = 20_000, seed: in
         `sign` at the peak; `integral_Tm` (Bx, By, Bz along the axis); `acceptance` in words, the largest |B|
         in it, `acceptance_max_T`, and where; `divergence_T_per_mm` and `curl_T_per_mm`, the largest absolute
         values there by finite differences; `twin` if asked for, see `field_tf.twin_error`.
+
+    Raises:
+        UserError: The field's volume has no part in the acceptance.
     """
     z, b = axis_profile(field)
     strength = np.linalg.norm(b, axis=1)
@@ -89,6 +93,11 @@ def describe(field: FieldProtocol, twin: bool = False, n: int = 20_000, seed: in
     dominant = int(np.abs(b).sum(axis=0).argmax())
     points = acceptance_points(field, n, seed)
     inner = points[:, _inside_by(field, points, 10.0)]
+    if not inner.size:
+        raise UserError(
+            f"field {field.name!r} has no part in the acceptance ({ACCEPTANCE.text}); its volume is "
+            f"{volume_text(field.volume)}"
+        )
     in_acceptance = np.linalg.norm(field.field(*points), axis=1)
     strongest = int(in_acceptance.argmax())
     divergence, curl = maxwell_residuals(field, inner)

@@ -1,0 +1,224 @@
+"""The command line: help at once, one clear line and a non-zero exit for every bad input."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+
+from trackkeras import cli
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    """Run the command in this process, as `main` would; return exit code, stdout, stderr."""
+    before = sys.argv
+    sys.argv = ["trackkeras", *map(str, arguments)]
+    try:
+        cli.main()
+        code = 0
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    finally:
+        sys.argv = before
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def commands() -> list[tuple[str, ...]]:
+    group: Any = typer.main.get_command(cli.app)
+    found: list[tuple[str, ...]] = []
+    for name, command in group.commands.items():
+        inner = getattr(command, "commands", None)
+        found += [(name, key) for key in inner] if inner else [(name,)]
+    return found
+
+
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_every_command_helps_with_an_example(
+    command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = run(capsys, *command, "--help")
+    assert code == 0
+    assert f"Example: trackkeras {' '.join(command)}" in " ".join(out.split())
+
+
+def test_help_imports_nothing_heavy() -> None:
+    program = (
+        "import sys; sys.argv = ['trackkeras', '--help']\n"
+        "from trackkeras.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'tensorflow', 'keras', 'numba', 'numpy', 'matplotlib', 'onnx', 'grpc'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["generate", "calorimeter", "--out", "x"], "no domain named 'calorimeter'; there are: extrapolation"),
+        (["generate", "extrapolation", "--out", "x", "--p-min", "0"], "p_min: "),
+        (["generate", "extrapolation", "--out", "x", "--set", "p_mim=2"], "unknown key 'p_mim' (did you mean 'p_min'?)"),
+        (["generate", "extrapolation", "--out", "x", "--set", "p_min"], "--set needs key=value"),
+        (["generate", "extrapolation", "--out", "x", "--z-end", "20000"], "is known for z from -500 to 14000"),
+        (["generate", "extrapolation", "--out", "x", "--set", "field=solenoid"], "solenoid"),
+        (["generate", "extrapolation", "--out", "x", "--n", "5", "--shards", "2"], "cannot be divided"),
+        (["train", "mlp_medum", "--data", "x", "--name", "y"], "did you mean 'mlp_medium'?"),
+        (["train", "none.yaml", "--data", "x", "--name", "y"], "no such file: none.yaml"),
+        (["train", "mlp_tiny", "--data", "x", "--name", "y"], "no such folder: x"),
+        (["train", "mlp_tiny", "--data", "x", "--name", "y", "--set", "training.epoch=3"], "did you mean 'epochs'?"),
+        (["train", "mlp_tiny", "--data", "x", "--name", "y", "--set", "training.epochs=many"], "training.epochs"),
+        (
+            ["train", "mlp_tiny", "--data", "x", "--name", "y", "--strategy", "mirrored", "--set",
+             "training.jit_compile=true"],
+            "jit_compile works on one device only",
+        ),
+        (["train", "mlp_tiny", "--data", "x", "--name", "y", "--mlflow"], "no such folder: x"),
+        (["evaluate", "nowhere"], "nowhere is not a run folder"),
+        (["report", "nowhere"], "nowhere"),
+        (["compare", "nowhere"], "nowhere"),
+        (["export", "nowhere"], "nowhere is not a run folder"),
+        (["inspect", "nowhere"], "no such folder: nowhere"),
+        (["verify", "nowhere"], "nowhere"),
+        (["dump", "nowhere", "--out", "x.npz"], "no such folder: nowhere"),
+        (["ingest", "extrapolation", "nowhere.npz", "--out", "x"], "nowhere.npz"),
+        (["serve", "nowhere"], "no such folder: nowhere"),
+        (["serving-config", "nowhere"], "no such folder: nowhere"),
+        (["query", "m", "--inputs", "{", "--address", "127.0.0.1:1"], "--inputs is not valid JSON"),
+        (["query", "m", "--inputs", "[1]", "--address", "127.0.0.1:1"], "must be a JSON object of inputs"),
+        (["query", "m", "--inputs", "@none.npz", "--address", "127.0.0.1:1"], "no such file: none.npz"),
+        (["field", "info", "solenoid"], "solenoid"),
+        (["field", "info", "grid", "--set", "path=none.txt"], "missing key 'length'"),
+        (
+            ["field", "info", "grid", "--set", "path=none.txt", "--set", "length=mm", "--set", "field=T"],
+            "no such file: none.txt",
+        ),
+        (
+            ["field", "info", "grid", "--set", "path=none.txt", "--set", "length=mile", "--set", "field=T"],
+            "mile",
+        ),
+        (["field", "make", "lhcb", "--set", "polarity=2", "--out", "x.txt"], "polarity"),
+    ],
+    ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
+)  # fmt: skip
+def test_bad_input_is_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(capsys, *arguments)
+    assert code == 2
+    lines = err.strip().splitlines()
+    assert len(lines) == 1, err
+    assert lines[0].startswith("error: ")
+    assert message in lines[0]
+    assert not list(tmp_path.iterdir()), "bad input must leave nothing behind"
+
+
+def test_generate_inspect_verify_dump_ingest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = tmp_path / "tracks"
+    small = ("generate", "extrapolation", "--n", 2000, "--shards", 4, "--out", data)
+    code, out, err = run(capsys, *small)
+    assert code == 0, err
+    assert "2,000 rows in 4 shards" in out
+    assert "rows (100 %)" in err
+    code, out, _ = run(capsys, "inspect", data)
+    assert code == 0
+    assert "1/MeV" in out
+    described = json.loads(run(capsys, "inspect", data, "--json")[1])
+    assert described["rows"] == 2000
+    assert run(capsys, "verify", data)[0] == 0
+
+    npz = tmp_path / "tracks.npz"
+    assert run(capsys, "dump", data, "--split", "train", "--out", npz)[0] == 0
+    with np.load(npz) as arrays:
+        assert arrays["X"].shape == (1600, 6)
+        assert arrays["Y"].shape == (1600, 4)
+    again = tmp_path / "again"
+    code, _, err = run(capsys, "ingest", "extrapolation", npz, "--out", again, "--shards", 3)
+    assert code == 0, err
+    assert run(capsys, "verify", again)[0] == 0
+
+    other = run(capsys, *small, "--seed", 2)
+    assert other[0] == 2
+    assert "another recipe" in other[2]
+    shard = sorted(data.glob("*train*"))[0]
+    broken = bytearray(shard.read_bytes())
+    broken[1000] ^= 4
+    shard.write_bytes(broken)
+    code, out, _ = run(capsys, "verify", data)
+    assert code == 1
+    assert shard.name in out
+    assert run(capsys, *small)[0] == 0
+    assert run(capsys, "verify", data)[0] == 0, "a rerun mends what is broken"
+
+
+def test_one_shard_at_a_time_as_a_batch_system_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    common = ("generate", "extrapolation", "--n", 600, "--shards", 3)
+    run(capsys, *common, "--out", whole)
+    for shard in (2, 0):
+        code, out, _ = run(capsys, *common, "--out", parts, "--shard", shard)
+        assert code == 0
+        assert "others are still missing" in out
+    code, _, err = run(capsys, "inspect", parts)
+    assert code == 2
+    assert "is not complete" in err
+    run(capsys, *common, "--out", parts, "--shard", 1)
+    for path in sorted(whole.iterdir()):
+        if path.is_file():
+            assert path.read_bytes() == (parts / path.name).read_bytes()
+
+
+def test_field_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "field", "info", "gaussian", "--json")
+    assert code == 0
+    assert "-1.0182" in out
+    assert run(capsys, "field", "info", "lhcb")[0] == 0
+
+
+@pytest.mark.usefixtures("no_experiment_data")
+def test_evaluate_export_query(trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "runs" / "mine"
+    shutil.copytree(trained_run, folder)
+    code, out, err = run(capsys, "evaluate", folder, "--limit", 500)
+    assert code == 0, err
+    assert "target pos_mean_mm < 0.1: missed" in out
+    assert (folder / "report.html").is_file()
+    assert run(capsys, "report", folder)[0] == 0
+    code, out, _ = run(capsys, "compare", folder, "--out", tmp_path / "comparison.html")
+    assert code == 0
+    assert (tmp_path / "comparison.html").is_file()
+    bundles = tmp_path / "bundles"
+    for version in (1, 2):
+        code, out, err = run(capsys, "export", folder, "--out", bundles)
+        assert code == 0, err
+        assert (bundles / "mlp_tiny-mine" / str(version) / "saved_model.pb").is_file()
+    assert "base_path" in run(capsys, "serving-config", bundles)[1]
+
+    from serving.bundle import discover
+    from serving.server import Server
+
+    track = '{"state": [[100, -50, 0.05, -0.02, 1e-4]], "z0": [[2665]], "dz": [[0]]}'
+    with Server(discover([bundles]), rest_port=0, grpc_port=0) as server:
+        for address in (server.grpc_target, server.rest_url):
+            ask = ("query", "mlp_tiny-mine", "--address", address)
+            code, out, err = run(capsys, *ask, "--inputs", track, "--json")
+            assert code == 0, err
+            np.testing.assert_allclose(
+                json.loads(out)["final_state"], [[100, -50, 0.05, -0.02, 1e-4]], rtol=1e-6
+            )
+            code, _, err = run(capsys, *ask, "--inputs", '{"state": [[1, 2]]}')
+            assert code == 2
+            assert "missing input" in err
+        assert run(capsys, "query", "nobody", "--address", server.grpc_target, "--inputs", track)[0] == 2
