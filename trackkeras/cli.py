@@ -476,22 +476,27 @@ def _print_sample(sample: dict[str, Any]) -> None:
 
 @app.command()
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Evaluated run folders.")],
+    runs: Annotated[list[Path], typer.Argument(help="Two or more evaluated run folders.")],
     out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("comparison.html"),
+    sort: Annotated[str | None, typer.Option(help="Metric that orders the table.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare evaluated runs on the same rows.
+    """Compare evaluated runs, and their baselines, on the rows that they share.
 
     Example: trackkeras compare runs/mlp_small runs/mlp_medium --out comparison.html
     """
     from trackkeras.report import comparison_table, write_comparison
 
-    table = comparison_table(runs)
-    write_comparison(runs, out)
+    table = comparison_table(runs, sort)
+    write_comparison(runs, out, sort)
     if as_json:
         _print_json(table)
         return
-    _print_rows(table)
+    for sample in dict.fromkeys(row["sample"] for row in table):
+        rows = [row for row in table if row["sample"] == sample]
+        print(f"\n{sample}: {rows[0]['rows']:,} rows")
+        hidden = {"sample", "rows", "simulated", "kind", "preset", "cost"}
+        _print_rows([{key: value for key, value in row.items() if key not in hidden} for row in rows])
     print(f"\n{out}")
 
 

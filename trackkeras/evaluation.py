@@ -6,6 +6,7 @@ here knows a detector.
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -109,6 +110,7 @@ def evaluate_sample(
         "description": sample.description,
         "simulated": sample.simulated,
         "rows": len(next(iter(sample.rows.values()))),
+        "rows_digest": rows_digest(sample.rows),
         "estimators": {name: description for name, (description, _) in estimators.items()},
         "metrics": {},
         "bands": [_empty_band(axis, sample.rows) for axis in axes],
@@ -136,6 +138,15 @@ def evaluate_sample(
     }
     result["worse_than_baseline"] = _worse_bands(result, metrics)
     return result, residuals
+
+
+def rows_digest(rows: Rows) -> str:
+    """Return a hash of the rows; two evaluations can be compared where it is equal."""
+    whole = hashlib.sha256()
+    for name in sorted(rows):
+        whole.update(f"{name} {rows[name].shape} {rows[name].dtype}".encode())
+        whole.update(np.ascontiguousarray(rows[name]).tobytes())
+    return whole.hexdigest()[:16]
 
 
 def _target(limit: float, value: float) -> dict[str, Any]:

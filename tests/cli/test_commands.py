@@ -99,7 +99,7 @@ def test_help_imports_nothing_heavy() -> None:
         (["field", "info", "grid", "--set", "path=none.txt"], "missing key 'length'"),
         (
             ["field", "info", "grid", "--set", "path=none.txt", "--set", "length=mm", "--set", "field=T"],
-            "no such file: none.txt",
+            "cannot read field file none.txt",
         ),
         (
             ["field", "info", "grid", "--set", "path=none.txt", "--set", "length=mile", "--set", "field=T"],
@@ -196,8 +196,12 @@ def test_evaluate_export_query(trained_run: Path, tmp_path: Path, capsys: pytest
     assert "target pos_mean_mm < 0.1: missed" in out
     assert (folder / "report.html").is_file()
     assert run(capsys, "report", folder)[0] == 0
-    code, out, _ = run(capsys, "compare", folder, "--out", tmp_path / "comparison.html")
-    assert code == 0
+    twin = tmp_path / "runs" / "twin"
+    shutil.copytree(folder, twin)
+    assert run(capsys, "evaluate", twin, "--limit", 500)[0] == 0
+    code, out, err = run(capsys, "compare", folder, twin, "--out", tmp_path / "comparison.html")
+    assert code == 0, err
+    assert "test: 500 rows" in out
     assert (tmp_path / "comparison.html").is_file()
     bundles = tmp_path / "bundles"
     for version in (1, 2):
