@@ -315,6 +315,7 @@ def comparison(
         axes = figure.subplots()
         if amounts:
             axes.set_xscale("log")
+            axes.set_xlim(0.6 * min(amounts), max(amounts) / 0.6)  # never a single point wide
         for index, row in enumerate(baselines):
             look, label = looks[str(index)], legend[str(index)]
             if row.get(amount):
@@ -332,7 +333,6 @@ def comparison(
                 ha="center",
                 fontsize=8.5,
             )
-        axes.margins(x=0.15)
         values = [part for row in rows for part in _intervals([row["metrics"][metric]])]
         _scale_y(axes, np.concatenate(values) if values else np.empty(0), target=definition.get("target"))
         _target(axes, definition)

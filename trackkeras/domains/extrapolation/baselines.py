@@ -141,13 +141,13 @@ def default_baselines(dataset_config: Mapping[str, Any], operations: float) -> t
         line,
         Baseline(
             "parabola",
-            f"parabola (field {field.name} at z0)",
+            f"parabola (field {field.name})",
             parabola(field),
             PARABOLA + field_operations(field),
         ),
         Baseline(
             "rk4_equal_cost",
-            f"RK4 of equal cost ({steps} steps in field {field.name}, straight line where it leaves it)",
+            f"RK4, {steps} step{'s' * (steps > 1)} (equal cost, field {field.name})",
             rk4_equal_cost(field, steps),
             steps * step_operations(field, TABLEAUS["rk4"]),
         ),

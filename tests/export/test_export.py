@@ -1,0 +1,127 @@
+"""The exporter refuses what differs, never overwrites, and writes what C++ and TF-Serving can read."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tfrecords_tools.reader import Dataset
+from trackkeras import export as exporter
+from trackkeras.checkpoints import load_model
+from trackkeras.domain import find_domain
+from trackkeras.errors import UserError
+from trackkeras.evaluation import predict
+
+DOMAIN = find_domain("extrapolation")
+
+
+@pytest.fixture(scope="module")
+def bundle(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return exporter.export(trained_run, tmp_path_factory.mktemp("bundles"))
+
+
+def test_bundle_is_complete(bundle: Path, trained_run: Path) -> None:
+    assert bundle.parent.name == "mlp_tiny-small"
+    assert bundle.name == "1"
+    for name in ("saved_model.pb", "variables/variables.index", "model.onnx", "parity.json", "card.md"):
+        assert (bundle / name).is_file(), name
+    description = json.loads((bundle / "bundle.json").read_text())
+    inputs = description["signatures"]["serving_default"]["inputs"]
+    assert {name: entry["shape"] for name, entry in inputs.items()} == {
+        "state": [-1, 5],
+        "z0": [-1, 1],
+        "dz": [-1, 1],
+    }
+    card = (bundle / "card.md").read_text()
+    for text in ("p_min", "Not evaluated", "1e-3 mm", "`final_state`"):
+        assert text in card
+    assert not [path for path in bundle.parent.iterdir() if path.name.startswith(".")], "leftovers"
+
+
+def test_saved_model_and_onnx_equal_keras_row_by_row(
+    bundle: Path, trained_run: Path, dataset: Path
+) -> None:
+    rows = Dataset(dataset).read("test")
+    model = load_model(trained_run / "best.keras", DOMAIN)
+    reference = predict(model, rows, DOMAIN)
+    signature = DOMAIN.signature()
+    line = rows["state"][:, :2] + rows["dz"] * rows["state"][:, 2:4]
+    allowed = 1e-3 + 1e-5 * np.linalg.norm(reference["final_state"][:, :2] - line, axis=1)
+    for outputs in (
+        exporter.run_saved_model(bundle, rows, signature),
+        exporter.run_onnx(bundle / "model.onnx", rows, signature),
+    ):
+        difference = np.linalg.norm((outputs["final_state"] - reference["final_state"])[:, :2], axis=1)
+        assert (difference <= allowed).all()
+        np.testing.assert_array_equal(outputs["final_state"][:, 4], rows["state"][:, 4])
+
+
+def test_dz_zero_and_neutral_tracks_are_exact(bundle: Path) -> None:
+    rng = np.random.default_rng(5)
+    state = np.column_stack(
+        [rng.uniform(-2000, 2000, (64, 2)), rng.uniform(-0.3, 0.3, (64, 2)), rng.uniform(-2e-3, 2e-3, 64)]
+    ).astype("float32")
+    z0 = rng.uniform(0, 9000, (64, 1)).astype("float32")
+    still = {"state": state, "z0": z0, "dz": np.zeros((64, 1), "float32")}
+    signature = DOMAIN.signature()
+    np.testing.assert_array_equal(
+        exporter.run_onnx(bundle / "model.onnx", still, signature)["final_state"], state
+    )
+    state[:, 4] = 0
+    dz = rng.uniform(-4000, 4000, (64, 1)).astype("float32")
+    neutral = exporter.run_onnx(bundle / "model.onnx", {"state": state, "z0": z0, "dz": dz}, signature)
+    np.testing.assert_allclose(neutral["final_state"][:, :2], state[:, :2] + dz * state[:, 2:4], rtol=3e-7, atol=1e-4)
+    np.testing.assert_array_equal(neutral["final_state"][:, 2:], state[:, 2:])
+
+
+def test_versions_count_up_and_are_never_overwritten(bundle: Path, trained_run: Path) -> None:
+    out = bundle.parent.parent
+    before = (bundle / "model.onnx").read_bytes()
+    (out / bundle.parent.name / "7").mkdir()
+    assert exporter.export(trained_run, out).name == "8"
+    assert (bundle / "model.onnx").read_bytes() == before
+    for version in ("7", "8"):
+        shutil.rmtree(out / bundle.parent.name / version)
+
+
+@pytest.mark.parametrize("runner", ["run_onnx", "run_saved_model"])
+@pytest.mark.parametrize("fault", [0.01, np.nan])
+def test_a_model_that_differs_is_refused_and_leaves_nothing(
+    trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runner: str, fault: float
+) -> None:
+    honest = getattr(exporter, runner)
+
+    def wrong(*arguments: Any) -> Any:
+        outputs = honest(*arguments)
+        outputs["final_state"] = outputs["final_state"].copy()
+        outputs["final_state"][3, 0] += fault * 1000 if np.isfinite(fault) else fault
+        return outputs
+
+    monkeypatch.setattr(exporter, runner, wrong)
+    with pytest.raises(UserError, match=r"differs from Keras .* worst row \{'state'.*nothing exported"):
+        exporter.export(trained_run, tmp_path)
+    assert not list(tmp_path.rglob("saved_model.pb"))
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_a_run_without_a_model_is_named(trained_run: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(trained_run, broken)
+    (broken / "best.keras").write_bytes(b"not a zip file")
+    with pytest.raises(UserError, match=r"best\.keras cannot be read as a Keras model"):
+        exporter.export(broken, tmp_path / "out")
+    (broken / "best.keras").unlink()
+    with pytest.raises(UserError, match=r"no such model: .*best\.keras"):
+        exporter.export(broken, tmp_path / "out")
+
+
+def test_the_bundle_is_what_the_server_accepts(bundle: Path) -> None:
+    from serving.bundle import read_bundle
+
+    found = read_bundle(bundle)
+    assert (found.name, found.version) == ("mlp_tiny-small", 1)
