@@ -43,9 +43,7 @@ def test_bundle_is_complete(bundle: Path, trained_run: Path) -> None:
     assert not [path for path in bundle.parent.iterdir() if path.name.startswith(".")], "leftovers"
 
 
-def test_saved_model_and_onnx_equal_keras_row_by_row(
-    bundle: Path, trained_run: Path, dataset: Path
-) -> None:
+def test_saved_model_and_onnx_equal_keras_row_by_row(bundle: Path, trained_run: Path, dataset: Path) -> None:
     rows = Dataset(dataset).read("test")
     model = load_model(trained_run / "best.keras", DOMAIN)
     reference = predict(model, rows, DOMAIN)
@@ -75,7 +73,9 @@ def test_dz_zero_and_neutral_tracks_are_exact(bundle: Path) -> None:
     state[:, 4] = 0
     dz = rng.uniform(-4000, 4000, (64, 1)).astype("float32")
     neutral = exporter.run_onnx(bundle / "model.onnx", {"state": state, "z0": z0, "dz": dz}, signature)
-    np.testing.assert_allclose(neutral["final_state"][:, :2], state[:, :2] + dz * state[:, 2:4], rtol=3e-7, atol=1e-4)
+    np.testing.assert_allclose(
+        neutral["final_state"][:, :2], state[:, :2] + dz * state[:, 2:4], rtol=3e-7, atol=1e-4
+    )
     np.testing.assert_array_equal(neutral["final_state"][:, 2:], state[:, 2:])
 
 
