@@ -20,7 +20,7 @@ trackkeras generate extrapolation --n 1000000 --out "$DATA" --seed 1 --workers 2
 
 step "2. Train"
 trackkeras train mlp_medium --data "$DATA" --runs "$FOLDER/runs" --name demo --resume \
-    --set training.epochs=25 --set training.jit_compile=true --time-budget 330
+    --set training.epochs=40 --set training.jit_compile=true --time-budget 360
 
 step "3. Evaluate beside the baselines"
 if [ "$RUN/metrics.json" -nt "$RUN/best.keras" ]; then
@@ -30,7 +30,8 @@ else
 fi
 
 step "4. Export"
-newest=$(ls -d "$BUNDLES/$NAME"/[0-9]* 2>/dev/null | sort -V | tail -n 1)
+newest_bundle() { find "$BUNDLES/$NAME" -maxdepth 1 -name '[0-9]*' 2>/dev/null | sort -V | tail -n 1; }
+newest=$(newest_bundle || true)
 if [ -n "$newest" ] && [ "$newest/bundle.json" -nt "$RUN/metrics.json" ]; then
     echo "already exported: $newest"
 else
@@ -62,4 +63,4 @@ done
 step "Done"
 echo "report: $RUN/report.html"
 echo "plots:  $RUN/plots"
-echo "bundle: $(ls -d "$BUNDLES/$NAME"/[0-9]* | sort -V | tail -n 1)"
+echo "bundle: $(newest_bundle)"

@@ -21,7 +21,7 @@ import numpy as np
 
 from tfrecords_tools.reader import Dataset
 from trackkeras.checkpoints import load_model, save_model
-from trackkeras.config import Run, TrainingOptions
+from trackkeras.config import Run, TrainingOptions, differences
 from trackkeras.data import Batches, ordered_batches, training_batches
 from trackkeras.distributed import make_strategy
 from trackkeras.domain import Domain, Rows, find_domain
@@ -135,12 +135,13 @@ def _prepare_folder(
     if (folder.path / "config.json").exists() and not overwrite:
         if not resume:
             raise UserError(f"{folder.path} exists; --resume continues it, --overwrite starts it again")
-        before = folder.read("config.json")
-        if before != config:
-            keys = [key for key in config if before.get(key) != config[key]]
-            raise UserError(
-                f"{folder.path} was trained with another configuration (differs in {', '.join(keys)})"
-            )
+        different = [
+            f"{key} was {old!r}, is {new!r}"
+            for key, old, new in differences(folder.read("config.json"), config)
+            if key != "training.time_budget_s"  # how long it may take does not change what it computes
+        ]
+        if different:
+            raise UserError(f"{folder.path} was trained with another configuration: {'; '.join(different)}")
         if folder.state.exists():
             return dict(folder.read("state.json"))
     if folder.path.exists() and any(folder.path.iterdir()):

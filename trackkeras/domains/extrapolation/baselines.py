@@ -38,6 +38,9 @@ STRAIGHT_LINE = 4
 PARABOLA = DERIVATIVE + 13
 """Operations beside its one field call: derivative, KAPPA qop (1), kicks (2), slopes (2), positions (8)."""
 
+BEND_RESIDUAL = 4 * (EXPONENTIAL + 11) + 26
+"""Operations of the network's output layer: four field nodes, two sums, the limit and the final state."""
+
 Predict = Callable[[Rows], Rows]
 
 

@@ -26,9 +26,11 @@ class ModelOptions(Options):
     activation: Literal["silu", "tanh", "relu"] = "silu"
     form: Literal["residual", "absolute"] = Field(
         "residual",
-        description="residual: straight line + q/p- and dz-scaled output, 7 inputs. absolute: final state "
+        description="residual: straight line + bend-scaled output, 7 inputs. absolute: final state "
         "itself from 6 inputs without z0.",
     )
+    magnet_centre: float = Field(5000.0, description="Centre of the magnet [mm], for the size of the bend.")
+    magnet_width: float = Field(1700.0, gt=0, description="Gaussian width of its field in z [mm].")
     loss: Literal["bend", "mse"] = Field(
         "bend", description="bend: error relative to the bend; mse: squared error of the standardised state."
     )

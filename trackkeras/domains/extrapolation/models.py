@@ -15,40 +15,70 @@ from trackkeras.layers.standardize import Standardize
 from trackkeras.units import KAPPA
 
 
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(4)
+NODES = ((_NODES + 1) / 2).astype("float32")
+WEIGHTS = (_WEIGHTS / 2).astype("float32")
+"""Gauss-Legendre nodes and weights on [0, 1]; exact to a fraction of a percent for a path across the magnet."""
+
+FLOOR = 0.03
+"""Share of the peak field that is assumed everywhere, so that no track is taken for a straight line."""
+
+
 @keras.saving.register_keras_serializable(package="trackkeras")
 class BendResidual(keras.layers.Layer):
-    """Straight line plus a bend whose size is known: exact at dz = 0 and at q = 0.
+    """Straight line plus a bend whose size is estimated: exact at dz = 0 and at q = 0.
 
-    The network gives four numbers `h` of the order of the field [T]; then, with `k = KAPPA * q/p`,
+    With a bell-shaped field `b(z)` of 1 T at its peak, integrated along z by four Gauss-Legendre nodes,
 
-        x1 = x0 + tx0 * dz + k * dz**2 * h_x        tx1 = tx0 + k * dz * h_tx        (y alike)
+        t = KAPPA q/p * integral of b(z) dz                s = KAPPA q/p * integral of b(z) (z1 - z) / dz dz
 
-    and q/p passes unchanged. A uniform vertical field B at small slopes is `h_x = -B/2, h_tx = -B`.
+    are the slope that the magnet adds and its effect on the position. Both are divided by `sqrt(1 + t**2)`,
+    since no slope grows beyond about 1. The network gives four numbers `h` of order one; then
+
+        x1 = x0 + dz * (tx0 + s * h_x)                     tx1 = tx0 + t * h_tx             (y alike)
+
+    and q/p passes unchanged. The scale needs no labels, and it keeps the rounding of `h` far below the size
+    of the bend: outside the magnet, where there is next to none, as well as at low momentum.
+
+    Args:
+        centre: Centre of the magnet [mm].
+        width: Gaussian width of its field [mm].
     """
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, centre: float, width: float, **kwargs: Any) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})
+        self.centre, self.width = float(centre), float(width)
 
-    def call(self, state: Any, dz: Any, heads: Any) -> Any:
+    def call(self, state: Any, z0: Any, dz: Any, heads: Any) -> Any:
         """Return the final state.
 
         Args:
             state: `(batch, 5)` [mm, mm, 1, 1, 1/MeV].
+            z0: `(batch, 1)` [mm].
             dz: `(batch, 1)` [mm].
-            heads: `(batch, 4)` [T].
+            heads: `(batch, 4)`.
 
         Returns:
             `(batch, 5)`, as `state`.
         """
         position, slope, qop = state[:, 0:2], state[:, 2:4], state[:, 4:5]
+        distance = (z0 + dz * NODES - self.centre) / self.width
+        field = ops.exp(-0.5 * ops.square(distance)) + FLOOR
         kick = KAPPA * qop * dz
-        new_position = position + dz * (slope + kick * heads[:, 0:2])
-        new_slope = slope + kick * heads[:, 2:4]
+        turn = kick * ops.sum(field * WEIGHTS, axis=-1, keepdims=True)
+        shift = kick * ops.sum(field * (WEIGHTS * (1.0 - NODES)), axis=-1, keepdims=True)
+        limit = 1.0 / ops.sqrt(1.0 + ops.square(turn))
+        new_position = position + dz * (slope + shift * limit * heads[:, 0:2])
+        new_slope = slope + turn * limit * heads[:, 2:4]
         return ops.concatenate([new_position, new_slope, qop], axis=-1)
 
-    def compute_output_shape(self, state_shape: Any, dz_shape: Any, heads_shape: Any) -> Any:
+    def compute_output_shape(self, state_shape: Any, z0_shape: Any, dz_shape: Any, heads_shape: Any) -> Any:
         """Return the shape of the state."""
         return state_shape
+
+    def get_config(self) -> Mapping[str, Any]:
+        """Return the arguments of the constructor."""
+        return {**super().get_config(), "centre": self.centre, "width": self.width}
 
 
 @keras.saving.register_keras_serializable(package="trackkeras")
@@ -100,7 +130,8 @@ def build_mlp(options: ModelOptions, statistics: Mapping[str, Any]) -> keras.Mod
     if options.form == "residual":
         # Zero-initialised heads start the training at the straight line.
         heads = keras.layers.Dense(4, dtype="float32", kernel_initializer="zeros", name="heads")(hidden)
-        final_state = BendResidual(name="final_state")(state, dz, heads)
+        bend = BendResidual(options.magnet_centre, options.magnet_width, name="final_state")
+        final_state = bend(state, z0, dz, heads)
     else:
         heads = keras.layers.Dense(4, dtype="float32", name="heads")(hidden)
         mean, scale = _normalization(statistics, ("final_state",))

@@ -153,11 +153,12 @@ class Extrapolation(Domain):
 
     def cost(self, run: Run) -> float:
         """Return the counted operations of the network per track."""
-        from trackkeras.domains.extrapolation.baselines import mlp_operations
+        from trackkeras.domains.extrapolation.baselines import BEND_RESIDUAL, mlp_operations
 
         assert isinstance(run.model, ModelOptions)
-        inputs = 7 if run.model.form == "residual" else 6
-        return mlp_operations((inputs, *run.model.widths, 4))
+        if run.model.form == "absolute":
+            return mlp_operations((6, *run.model.widths, 4))
+        return mlp_operations((7, *run.model.widths, 4)) + BEND_RESIDUAL
 
     def baselines(self, dataset_config: Mapping[str, Any], run: Run) -> tuple[Baseline, ...]:
         """Return straight line, parabola, and Runge-Kutta of the network's counted cost."""
