@@ -39,7 +39,8 @@ from trackkeras.runs import RunFolder, environment, open_run
 OPSET = 18
 """ONNX operator set; the newest that tf2onnx 1.17 writes."""
 SIGNATURE = "serving_default"
-ROWS_PER_BAND = 1000
+PARITY_ROWS = 100_000
+"""Rows of the validation split that SavedModel and ONNX are compared with Keras on."""
 
 
 def write_saved_model(model: keras.Model, signature: Signature, directory: Path) -> None:
@@ -138,16 +139,6 @@ def compare(domain: Domain, rows: Rows, reference: Rows, other: Rows) -> ParityR
     return ParityResult(float(excess.max()), largest, int(excess.argmax()))
 
 
-def parity_rows(domain: Domain, rows: Rows) -> Rows:
-    """Return up to 1,000 rows of every band of the domain's first axis."""
-    axis = domain.axes()[0]
-    index = np.digitize(axis.values(rows), axis.edges[1:-1])
-    chosen = np.sort(
-        np.concatenate([np.flatnonzero(index == band)[:ROWS_PER_BAND] for band in np.unique(index)])
-    )
-    return {name: column[chosen] for name, column in rows.items()}
-
-
 def check_parity(domain: Domain, model: keras.Model, directory: Path, rows: Rows) -> dict[str, Any]:
     """Compare SavedModel and ONNX with Keras on these rows.
 
@@ -207,7 +198,7 @@ def export(path: Path, out: Path, data: Path | None = None) -> Path:
 
     source = open_dataset(data or Path(folder.read("dataset.json")["path"]), domain)
     model = load_model(folder.best, domain)
-    rows = parity_rows(domain, source.read("validation", limit=20 * ROWS_PER_BAND))
+    rows = source.read("validation", limit=PARITY_ROWS)
     name = bundle_name(run, folder)
     target = out / name / str(next_version(out / name))
     temporary = out / name / f".{uuid.uuid4().hex[:8]}"

@@ -15,7 +15,7 @@ from trackkeras.config import Run, load_run, preset_files
 from trackkeras.data import training_batches
 from trackkeras.domain import Domain, domain_names, find_domain
 from trackkeras.evaluation import predict
-from trackkeras.export import check_parity, compare, parity_rows, write_bundle
+from trackkeras.export import check_parity, compare, write_bundle
 from trackkeras.training import build_model
 
 PRESETS = sorted(preset_files())
@@ -96,7 +96,7 @@ def test_export_and_parity(preset: str, sources: dict[str, Dataset], tmp_path: P
     domain, run = shrunk(preset)
     source = sources[run.domain]
     model = fit_one_step(domain, run, source)
-    rows = parity_rows(domain, source.read("validation"))
+    rows = source.read("validation")
     folder = tmp_path / "bundle" / "1"
     report = write_bundle(model, domain, folder, rows)
     assert report["onnx"]["excess"] <= 1.0

@@ -14,11 +14,10 @@ from trackkeras.layers.dense import dense_stack
 from trackkeras.layers.standardize import Standardize
 from trackkeras.units import KAPPA
 
-
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(4)
 NODES = ((_NODES + 1) / 2).astype("float32")
 WEIGHTS = (_WEIGHTS / 2).astype("float32")
-"""Gauss-Legendre nodes and weights on [0, 1]; exact to a fraction of a percent for a path across the magnet."""
+"""Gauss-Legendre nodes and weights on [0, 1]; four are enough for an estimate."""
 
 FLOOR = 0.03
 """Share of the peak field that is assumed everywhere, so that no track is taken for a straight line."""
