@@ -485,7 +485,7 @@ def compare(
 
     Example: trackkeras compare runs/mlp_small runs/mlp_medium --out comparison.html
     """
-    from trackkeras.report import comparison_table, write_comparison
+    from trackkeras.comparison import comparison_table, write_comparison
 
     table = comparison_table(runs, sort)
     write_comparison(runs, out, sort)

@@ -260,3 +260,20 @@ def find_domain(name: str) -> Domain:
     found = importlib.import_module(f"{domains.__name__}.{name}").DOMAIN
     assert isinstance(found, Domain)
     return found
+
+
+def open_dataset(directory: Path, domain: Domain) -> Dataset:
+    """Open a dataset folder and check that it belongs to the domain.
+
+    Raises:
+        UserError: The records are of another domain.
+    """
+    from tfrecords_tools.reader import Dataset
+
+    source = Dataset(directory)
+    if source.schema != domain.schema():
+        raise UserError(
+            f"{directory} holds {source.schema.name!r} records, the preset wants {domain.schema().name!r}; "
+            "give the dataset of the preset's domain"
+        )
+    return source

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tfrecords_tools.files import new_file
 from tfrecords_tools.reader import Dataset
 from trackkeras.config import Run
-from trackkeras.domain import Axis, Baseline, Domain, Metric, Rows, Sample, find_domain
+from trackkeras.domain import Axis, Baseline, Domain, Metric, Rows, Sample, find_domain, open_dataset
 from trackkeras.errors import UserError
 from trackkeras.runs import RunFolder, open_run
 
@@ -232,7 +232,6 @@ def evaluate(
         UserError: The run has no model, or the dataset is missing or of another kind.
     """
     from trackkeras.checkpoints import load_model
-    from trackkeras.training import open_dataset
 
     folder, run = open_run(path)
     domain = find_domain(run.domain)

@@ -31,7 +31,7 @@ from tfrecords_tools.files import new_file, read_json, write_json
 from tfrecords_tools.reader import Dataset
 from trackkeras.checkpoints import load_model
 from trackkeras.config import Run
-from trackkeras.domain import Domain, Rows, Signature, Tensor, find_domain
+from trackkeras.domain import Domain, Rows, Signature, Tensor, find_domain, open_dataset
 from trackkeras.errors import UserError
 from trackkeras.evaluation import predict
 from trackkeras.runs import RunFolder, environment, open_run
@@ -194,8 +194,6 @@ def export(path: Path, out: Path, data: Path | None = None) -> Path:
     """
     folder, run = open_run(path)
     domain = find_domain(run.domain)
-    from trackkeras.training import open_dataset
-
     source = open_dataset(data or Path(folder.read("dataset.json")["path"]), domain)
     model = load_model(folder.best, domain)
     rows = source.read("validation", limit=PARITY_ROWS)

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from trackkeras.config import Run
+from trackkeras.config import Run, flatten
 from trackkeras.errors import UserError
 from trackkeras.runs import RunFolder
 
@@ -43,7 +43,7 @@ class MlflowLogger(keras.callbacks.Callback):
             mlflow.set_tracking_uri(f"sqlite:///{(self.folder.path.parent / 'mlflow.db').resolve()}")
         mlflow.set_experiment(self.run.domain)
         mlflow.start_run(run_name=self.folder.name)
-        mlflow.log_params(_flat(self.run.model_dump(mode="json")))
+        mlflow.log_params(flatten(self.run.model_dump(mode="json")))
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Log the epoch's losses and metrics."""
@@ -56,11 +56,3 @@ class MlflowLogger(keras.callbacks.Callback):
         import mlflow
 
         mlflow.end_run()
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        flat |= _flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
-    return flat

@@ -24,7 +24,7 @@ from trackkeras.checkpoints import load_model, save_model
 from trackkeras.config import Run, TrainingOptions, differences
 from trackkeras.data import Batches, ordered_batches, training_batches
 from trackkeras.distributed import make_strategy
-from trackkeras.domain import Domain, Rows, find_domain
+from trackkeras.domain import Domain, Rows, find_domain, open_dataset
 from trackkeras.errors import UserError
 from trackkeras.evaluation import metric_values, predict
 from trackkeras.progress import Progress
@@ -34,21 +34,6 @@ VALIDATION_ROWS = 50_000
 """Rows of the validation split that the loss is computed on after each epoch."""
 METRIC_ROWS = 20_000
 """Rows of the validation split that the physics metrics are computed on after each epoch."""
-
-
-def open_dataset(directory: Path, domain: Domain) -> Dataset:
-    """Open a dataset folder and check that it belongs to the domain.
-
-    Raises:
-        UserError: The records are of another domain.
-    """
-    source = Dataset(directory)
-    if source.schema != domain.schema():
-        raise UserError(
-            f"{directory} holds {source.schema.name!r} records, the preset wants {domain.schema().name!r}; "
-            "give the dataset of the preset's domain"
-        )
-    return source
 
 
 def train(

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from trackkeras import report
+from trackkeras import pages, report
 from trackkeras.config import Options, Run
 from trackkeras.errors import UserError
-from trackkeras.report import format_number, write_report
+from trackkeras.pages import format_number
+from trackkeras.report import write_report
 
 
 @pytest.fixture(scope="module")
@@ -265,7 +266,7 @@ def test_written_numbers_read_back_to_three_digits(value):
 @example(low=-5e-324, high=5e-324)
 @given(low=st.floats(-1e-4, 1e-4), high=st.floats(-1e-4, 1e-4))
 def test_written_intervals_read_back_to_a_percent_of_the_larger_end(low, high):
-    text = str(report._format_interval({"low": low, "high": high})).replace("−", "-")
+    text = str(pages._format_interval({"low": low, "high": high})).replace("−", "-")
     found = re.fullmatch(r"\((.*) … (.*)\) × 10<sup>(.*)</sup>", text)
     read = [float(f"{end}e{found[3]}") for end in found.groups()[:2]] if found else [0.0, 0.0]
     assert read == pytest.approx([low, high], abs=0.006 * max(abs(low), abs(high)))

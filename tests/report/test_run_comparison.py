@@ -3,8 +3,8 @@ import itertools
 
 import pytest
 
+from trackkeras.comparison import comparison_table, write_comparison
 from trackkeras.errors import UserError
-from trackkeras.report import comparison_table, write_comparison
 
 
 @pytest.fixture
