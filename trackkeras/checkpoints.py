@@ -6,6 +6,7 @@ import importlib
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from trackkeras.domain import Domain
 from trackkeras.errors import UserError
@@ -16,6 +17,11 @@ def save_model(model: keras.Model, path: Path) -> None:
     temporary = path.with_name(f".{path.stem}.partial.keras")
     model.save(temporary)
     temporary.replace(path)
+
+
+def trainable_parameters(model: keras.Model) -> int:
+    """Return the number of weights that training changes; stored normalisation does not count."""
+    return sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
 
 
 def load_model(path: Path, domain: Domain) -> keras.Model:

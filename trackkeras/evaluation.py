@@ -231,7 +231,7 @@ def evaluate(
     Raises:
         UserError: The run has no model, or the dataset is missing or of another kind.
     """
-    from trackkeras.checkpoints import load_model
+    from trackkeras.checkpoints import load_model, trainable_parameters
 
     folder, run = open_run(path)
     domain = find_domain(run.domain)
@@ -250,7 +250,7 @@ def evaluate(
         "run": folder.name,
         "preset": run.preset,
         "domain": run.domain,
-        "parameters": int(model.count_params()),
+        "parameters": trainable_parameters(model),
         "dataset": {"description": sample.description, "config_hash": source.manifest.config_hash},
         "metric_definitions": {
             metric.name: {

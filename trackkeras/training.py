@@ -20,7 +20,7 @@ import keras
 import numpy as np
 
 from tfrecords_tools.reader import Dataset
-from trackkeras.checkpoints import load_model, save_model
+from trackkeras.checkpoints import load_model, save_model, trainable_parameters
 from trackkeras.config import Run, TrainingOptions, differences
 from trackkeras.data import Batches, ordered_batches, training_batches
 from trackkeras.distributed import make_strategy
@@ -84,7 +84,7 @@ def train(
         else:
             model = build_model(domain, run, statistics, batches.steps)
     folder.write("normalization.json", statistics)
-    folder.write("model_config.json", {"parameters": model.count_params(), "config": model.get_config()})
+    folder.write("model_config.json", {"parameters": trainable_parameters(model), "config": model.get_config()})
     recorder = EpochRecorder(folder, run, state, domain, source.read("validation", limit=METRIC_ROWS))
     callbacks = [ShowProgress(batches, run.training.epochs), recorder, _tensorboard(folder)]
     if mlflow:

@@ -10,7 +10,7 @@ import pytest
 
 from tfrecords_tools.generate import Recipe, generate
 from tfrecords_tools.reader import Dataset
-from trackkeras.checkpoints import load_model, save_model
+from trackkeras.checkpoints import load_model, save_model, trainable_parameters
 from trackkeras.config import Run, load_run, preset_files
 from trackkeras.data import training_batches
 from trackkeras.domain import Domain, domain_names, find_domain
@@ -110,6 +110,18 @@ def test_export_and_parity(preset: str, sources: dict[str, Dataset], tmp_path: P
         weight.assign(weight + 0.1)
     with pytest.raises(ValueError, match="differs from Keras"):
         check_parity(domain, other, folder, rows)
+
+
+def test_parameter_counts_are_those_on_paper(sources: dict[str, Dataset]) -> None:
+    statistics = sources["extrapolation"].manifest.statistics("train")
+    domain = find_domain("extrapolation")
+    for preset, size, expected in (
+        ("mlp_seed", "tiny", 6 * 64 + 64 + 64 * 64 + 64 + 64 * 4 + 4),
+        ("mlp_tiny", "tiny", 7 * 64 + 64 + 64 * 64 + 64 + 64 * 4 + 4),
+        ("mlp_medium", "medium", 7 * 256 + 256 + 256 * 256 + 256 + 256 * 128 + 128 + 128 * 4 + 4),
+    ):
+        run = load_run(preset, [f"model.size={size}"])
+        assert trainable_parameters(domain.build(run, statistics)) == expected
 
 
 @pytest.mark.parametrize("name", domain_names())

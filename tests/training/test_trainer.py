@@ -97,7 +97,7 @@ def test_run_folder_is_complete(dataset: Path, tmp_path: Path) -> None:
     kept = sorted(path.name for path in folder.checkpoints.iterdir())
     assert kept == ["epoch_0002.keras", "epoch_0004.keras", "epoch_0005.keras"]
     assert folder.read("config.json")["training"]["checkpoint_every"] == 2
-    assert folder.read("model_config.json")["parameters"] == 7 * 8 + 8 + 8 * 8 + 8 + 8 * 4 + 4 + 2 * 7
+    assert folder.read("model_config.json")["parameters"] == 7 * 8 + 8 + 8 * 8 + 8 + 8 * 4 + 4
     assert folder.read("normalization.json")["dz"]["std"][0] > 1000
     assert folder.read("environment.json")["packages"]["tensorflow"]
     assert list(folder.path.glob("tensorboard/*/events*"))
