@@ -84,7 +84,9 @@ def train(
         else:
             model = build_model(domain, run, statistics, batches.steps)
     folder.write("normalization.json", statistics)
-    folder.write("model_config.json", {"parameters": trainable_parameters(model), "config": model.get_config()})
+    folder.write(
+        "model_config.json", {"parameters": trainable_parameters(model), "config": model.get_config()}
+    )
     recorder = EpochRecorder(folder, run, state, domain, source.read("validation", limit=METRIC_ROWS))
     callbacks = [ShowProgress(batches, run.training.epochs), recorder, _tensorboard(folder)]
     if mlflow:
