@@ -24,6 +24,10 @@ OPEN_SHARDS = 8
 """Shards read side by side, so that a batch mixes rows of several files."""
 
 
+WINDOW = 4
+"""Groups of `shuffle_blocks` blocks among which whole blocks are exchanged."""
+
+
 @dataclass(frozen=True)
 class Batches:
     """Batches of one split.
@@ -57,7 +61,7 @@ def training_batches(
         source: The dataset folder.
         split_batch: Turns record columns into `(inputs, truth)`.
         batch_size: Rows per batch on this host.
-        shuffle_blocks: Blocks whose rows are mixed with each other, and depth of the block shuffle.
+        shuffle_blocks: Blocks whose rows are mixed with each other.
         seed: With the epoch number, fixes shard order, block order and row order.
         first_epoch: Epoch to begin with, for a resumed run.
         limit: Rows per epoch at most; which ones is drawn anew in each epoch.
@@ -144,15 +148,22 @@ def _rows_of_host(source: Dataset, host: int, hosts: int) -> int:
 def _mixed_rows(
     files: list[str], schema: Schema, shuffle_blocks: int, seed: int, epoch: tf.Tensor
 ) -> tf.data.Dataset:
-    """One epoch as large mixed groups of rows: shard order, block order and row order all drawn."""
+    """One epoch as large mixed groups of rows: shard order, block order and row order all drawn.
+
+    Only stateless draws are used: `Dataset.shuffle` would also depend on TensorFlow's global seed.
+    """
     key = tf.stack([tf.constant(seed, tf.int64), tf.cast(epoch, tf.int64)])
     order = tf.random.experimental.stateless_shuffle(tf.range(len(files)), seed=key)
     parse = _block_parser(schema)
 
-    def mix(index: tf.Tensor, records: tf.Tensor) -> dict[str, tf.Tensor]:
+    def mix_blocks(index: tf.Tensor, records: tf.Tensor) -> tf.Tensor:
+        drawn = tf.random.experimental.stateless_fold_in(key, 2 * index + 1)
+        return tf.random.experimental.stateless_shuffle(records, seed=drawn)
+
+    def mix_rows(index: tf.Tensor, records: tf.Tensor) -> dict[str, tf.Tensor]:
         columns = parse(records)
         rows = tf.shape(next(iter(columns.values())))[0]
-        drawn = tf.random.experimental.stateless_fold_in(key, index)
+        drawn = tf.random.experimental.stateless_fold_in(key, 2 * index)
         permutation = tf.random.experimental.stateless_shuffle(tf.range(rows), seed=drawn)
         return {name: tf.gather(column, permutation) for name, column in columns.items()}
 
@@ -165,10 +176,12 @@ def _mixed_rows(
             num_parallel_calls=min(2, len(files)),
             deterministic=True,
         )
-        .shuffle(4 * shuffle_blocks, seed=key[0] * 1_000_003 + key[1] + 1, reshuffle_each_iteration=False)
-        .batch(shuffle_blocks)
+        .batch(WINDOW * shuffle_blocks)
         .enumerate()
-        .map(mix, num_parallel_calls=2, deterministic=True)
+        .map(mix_blocks)
+        .rebatch(shuffle_blocks)
+        .enumerate()
+        .map(mix_rows, num_parallel_calls=2, deterministic=True)
     )
 
 

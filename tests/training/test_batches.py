@@ -53,7 +53,8 @@ def test_an_epoch_holds_every_row_once(source: Dataset) -> None:
 
 def test_order_is_a_function_of_seed_and_epoch(source: Dataset) -> None:
     first = epoch(source)
-    np.testing.assert_array_equal(first, epoch(source))
+    tf.random.set_seed(99)
+    np.testing.assert_array_equal(first, epoch(source), "the global seed plays no part")
     assert (first != epoch(source, number=1)).any()
     assert (first != epoch(source, seed=4)).any()
 
@@ -65,7 +66,7 @@ def test_a_later_start_reads_what_would_have_come(source: Dataset) -> None:
     np.testing.assert_array_equal(third, [batch.numpy() for batch in resumed.dataset.take(batches.steps)])
 
 
-@pytest.mark.parametrize("blocks", [32, 128])
+@pytest.mark.parametrize("blocks", [8, 16, 40])
 def test_batches_mix_the_files(source: Dataset, blocks: int) -> None:
     """How well batches are mixed, as chi-squared of the five files' shares in a batch (4 degrees of freedom).
 
@@ -77,7 +78,9 @@ def test_batches_mix_the_files(source: Dataset, blocks: int) -> None:
     shares = np.stack([np.bincount(part // (ROWS // 5), minlength=5) for part in read.reshape(-1, size)])
     chi2 = ((shares - size / 5) ** 2 / (size / 5)).sum(axis=1)
     assert chi2.mean() < 1.5 * 4 * (1 + size / blocks)
-    assert len(np.unique(np.abs(np.diff(read)))) > 0.3 * ROWS, "neighbours on disk stay neighbours"
+    assert np.mean(np.abs(np.diff(read)) == 1) < 0.01, "neighbours on disk stay neighbours"
+    if 4 * blocks * SCHEMA.block_rows < ROWS:
+        return  # blocks move within a window of four groups only
     position = np.empty(ROWS)
     position[read] = np.arange(ROWS)
     within = position.reshape(5, -1)
