@@ -146,6 +146,8 @@ class Domain(abc.ABC):
     summary: ClassVar[str]
     ModelOptions: ClassVar[type[Options]]
     GenerateOptions: ClassVar[type[Options]]
+    generation_presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Named samples: values of `GenerateOptions` that each one changes."""
     shard_function: ClassVar[str]
     """`module:function` that makes one shard; see `tfrecords_tools.generate`."""
     keras_modules: ClassVar[tuple[str, ...]]
@@ -155,6 +157,10 @@ class Domain(abc.ABC):
     @abc.abstractmethod
     def schema(self) -> Schema:
         """Return the record schema of this domain's datasets."""
+
+    def generation_schema(self, options: Options) -> Schema:
+        """Return the schema of a sample generated with these options; they may add columns."""
+        return self.schema()
 
     def read_files(self, files: Sequence[Path]) -> Iterator[Rows]:
         """Yield the rows of an experiment's own files, for `ingest`.

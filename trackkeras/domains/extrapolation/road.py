@@ -10,7 +10,7 @@ import numpy as np
 
 from trackkeras.config import Options, Run
 from trackkeras.domain import Axis, Baseline, Domain, Metric, Parity, Rows, Sample, Signature, Tensor
-from trackkeras.domains.extrapolation.generation_options import GenerateOptions
+from trackkeras.domains.extrapolation.generation_options import PRESETS, GenerateOptions
 from trackkeras.domains.extrapolation.model_options import ModelOptions
 from trackkeras.units import GEV
 
@@ -31,6 +31,7 @@ class Extrapolation(Domain):
     summary = "LHCb dipole: track state at z0 to track state at z0 + dz"
     ModelOptions = ModelOptions
     GenerateOptions = GenerateOptions
+    generation_presets = PRESETS
     shard_function = "trackkeras.domains.extrapolation.simulate:make_shard"
     keras_modules = ("trackkeras.domains.extrapolation.models", "trackkeras.domains.extrapolation.losses")
 
@@ -39,6 +40,13 @@ class Extrapolation(Domain):
         from trackkeras.domains.extrapolation.simulate import extrapolation_schema
 
         return extrapolation_schema()
+
+    def generation_schema(self, options: Options) -> Schema:
+        """Return the record schema with the columns that the options add."""
+        from trackkeras.domains.extrapolation.simulate import extrapolation_schema
+
+        assert isinstance(options, GenerateOptions)
+        return extrapolation_schema(options)
 
     def signature(self) -> Signature:
         """Return inputs and outputs of the deployed network, with one example track."""
