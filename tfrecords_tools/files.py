@@ -10,11 +10,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import glob
 import json
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -143,6 +145,27 @@ def read_json(path: Path) -> Any:
         raise RecordError(f"no such file: {path}") from None
     except (ValueError, OSError) as error:
         raise RecordError(f"{path} is not readable as JSON: {error}") from None
+
+
+def expand(patterns: Sequence[str]) -> list[Path]:
+    """Return the paths that patterns such as `batch_*.npz` match, `batch_2` before `batch_10`, each once.
+
+    Raises:
+        RecordError: A pattern matches nothing, or a plain name does not exist.
+    """
+    paths: list[Path] = []
+    for pattern in patterns:
+        found = [Path(name) for name in glob.glob(pattern)] or [Path(pattern)]  # noqa: PTH207 (absolute ones too)
+        if not found[0].exists():
+            what = "nothing matches" if glob.has_magic(pattern) else "no such file or folder:"
+            raise RecordError(f"{what} {pattern}")
+        paths += sorted(found, key=_natural)
+    return list(dict.fromkeys(paths))
+
+
+def _natural(path: Path) -> list[tuple[bool, int, str]]:
+    parts = re.split(r"(\d+)", str(path))
+    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]
 
 
 def _claim(path: Path, *, folder: bool) -> tuple[Path, int]:

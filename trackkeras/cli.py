@@ -286,19 +286,105 @@ def ingest(
 @app.command()
 def dump(
     data: Annotated[Path, typer.Argument(help="Dataset folder.")],
-    out: Annotated[Path, typer.Option(help="NPZ file to write.")],
+    out: Annotated[Path, typer.Option(help="File to write: .parquet, or the domain's own .npz.")],
     split: Annotated[str, typer.Option(help="Which split.")] = "train",
 ) -> None:
-    """Write one split as an NPZ file in the layout that the domain's users know.
+    """Write one split as a Parquet file, or as an NPZ file in the layout that the domain's users know.
 
     Example: trackkeras dump data/tracks --split test --out test.npz
     """
+    from tfrecords_tools.parquet import write_parquet
     from tfrecords_tools.reader import Dataset
     from trackkeras.domain import find_domain
 
     source = Dataset(data)
-    rows = find_domain(source.schema.name).write_file(source, split, out)
+    if out.suffix == ".parquet":
+        rows = write_parquet(source, split, out)
+    else:
+        rows = find_domain(source.schema.name).write_file(source, split, out)
     print(f"{out}: {rows:,} rows")
+
+
+@app.command()
+def merge(
+    sources: Annotated[list[str], typer.Argument(help="Dataset folders, or NPZ files; a pattern in quotes.")],
+    out: Annotated[Path, typer.Option(help="NPZ file to write, or dataset folder to make.")],
+    domain: Annotated[str, typer.Option(help="Domain of NPZ files.")] = "extrapolation",
+    verify_: Annotated[bool, typer.Option("--verify", help="Read the result again and check it.")] = False,
+    shards: Annotated[int, typer.Option(help="Files of a dataset made of NPZ files.")] = 16,
+    seed: Annotated[int, typer.Option(help="Seed of its split and its shuffle.")] = 1,
+) -> None:
+    """Join datasets, or the NPZ files of batch jobs, into one; refused where they do not fit together.
+
+    Example: trackkeras merge 'batch_*.npz' --out all.npz --verify
+    """
+    from tfrecords_tools.files import expand
+    from tfrecords_tools.merge import merge_datasets
+    from tfrecords_tools.reader import Dataset
+    from trackkeras.domain import domain_names, find_domain
+    from trackkeras.errors import UserError
+
+    paths = expand(sources)
+    if out in paths:
+        raise UserError(f"{out} is one of the files to merge: choose another name")
+    folders = [path for path in paths if path.is_dir()]
+    if folders and len(folders) < len(paths):
+        raise UserError(
+            f"merge dataset folders or files, not both; received {len(folders)} folders and others"
+        )
+    if not folders and out.suffix == ".npz":
+        rows = find_domain(domain).merge_files(paths, out, verify=verify_)
+        print(f"{out}: {rows:,} rows of {len(paths)} files{', verified' if verify_ else ''}")
+        return
+    if folders:
+        name = Dataset(folders[0]).schema.name
+        same = find_domain(name).merge_same if name in domain_names() else ()
+        print(f"{out}: {_extent(merge_datasets(folders, out, same=same))}")
+    else:
+        ingest(domain, paths, out, shards, seed)
+    if verify_:
+        verify(out)
+
+
+@app.command()
+def reshard(
+    data: Annotated[Path, typer.Argument(help="Dataset folder.")],
+    out: Annotated[Path, typer.Option(help="Dataset folder to make.")],
+    shards: Annotated[int, typer.Option(help="Files over all splits.")],
+) -> None:
+    """Write a dataset with another number of files; rows keep their order and their split.
+
+    Example: trackkeras reshard data/tracks --shards 64 --out data/tracks64
+    """
+    from tfrecords_tools.merge import reshard as write
+
+    print(f"{out}: {_extent(write(data, out, shards))}")
+
+
+@app.command()
+def tfio(
+    file: Annotated[Path | None, typer.Argument(help="HDF5, Parquet or NumPy file to open.")] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(help="Data set or column to read (repeat for more).")
+    ] = None,
+    rows: Annotated[int, typer.Option(help="Rows to show.")] = 3,
+) -> None:
+    """Say whether tensorflow-io runs here, and show the first rows of a file through it.
+
+    Example: trackkeras tfio
+    """
+    from trackkeras.errors import UserError
+
+    if file is not None and not file.is_file():
+        raise UserError(f"no such file: {file}")
+    _load_tensorflow()
+    from trackkeras.tfio import open_source, try_native_operation
+
+    if file is None:
+        print(try_native_operation().text)
+        return
+    for row in open_source(file, tuple(column or ())).take(rows):
+        print(row)
 
 
 @app.command()
