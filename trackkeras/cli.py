@@ -818,6 +818,24 @@ def bench_propagate(
     _show_bench(propagation(tracks), as_json)
 
 
+@bench_app.command("generate")
+def bench_generate(
+    tracks: Annotated[
+        list[int] | None, typer.Option(help="Tracks of one run (repeat for more).  [default: 100000]")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Processes.")] = 2,
+    folder: Annotated[Path | None, typer.Option(help="Where to write: 50 bytes per track.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tracks/s generated and written, with memory, as the number of tracks grows; each run is verified.
+
+    Example: trackkeras bench generate --tracks 100000 --tracks 1000000 --tracks 10000000
+    """
+    from trackkeras.bench import generation
+
+    _show_bench(generation(tracks or [100_000], workers, folder), as_json)
+
+
 @bench_app.command("inference")
 def bench_inference(
     bundle: Annotated[Path, typer.Argument(help="Version folder of a bundle.")], as_json: JsonOption = False

@@ -95,6 +95,16 @@ def test_bad_input_is_one_line(run, tmp_path: Path, arguments: list[str], messag
     assert not list(tmp_path.iterdir())
 
 
+def test_the_benchmark_counts_time_memory_and_problems(run) -> None:
+    code, out, err = run("bench", "generate", "--tracks", 1500, "--workers", 1, "--folder", ".", "--json")
+    assert code == 0, err
+    (row,) = json.loads(out)
+    assert (row["tracks"], row["problems"]) == (1500, 0)
+    assert row["tracks_per_s"] == pytest.approx(1500 / row["seconds"])
+    assert row["all_mb"] >= row["worker_mb"] >= 0
+    assert not list(Path().iterdir())
+
+
 # -- merge, reshard, dump ----------------------------------------------------------------------------------
 
 
