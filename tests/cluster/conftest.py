@@ -22,7 +22,7 @@ def submit_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     command.chmod(0o755)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", f"{command.parent}:{os.environ['PATH']}")
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     for name in ("SLURM_ARRAY_TASK_ID", "TRACKKERAS_INDEX"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path

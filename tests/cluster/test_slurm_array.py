@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -131,3 +132,19 @@ def test_an_array_job_makes_the_shards_and_the_printed_line_repairs_them(slurm: 
     assert len(list((slurm / "logs").glob("trackkeras-*_2.out"))) == 2
     assert (folder / "manifest.json").exists()
     assert verify(folder).ok
+
+
+def test_dask_workers_as_slurm_jobs_make_the_same_bytes(slurm: Path) -> None:
+    pytest.importorskip("dask_jobqueue", reason="needs the extra `dask`")
+    from tfrecords_tools.launch_dask import dask_launcher
+
+    recipe = Recipe(
+        uniform_schema(2, 64), "tfrecords_tools.examples:uniform", {"width": 2}, 3, 600, 4, "test"
+    )
+    generate(slurm / "here", recipe)
+    options = {"queue": "main", "memory": "500MB", "interface": "lo", "log_directory": str(slurm / "logs")}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Dask, about ports and the event loop
+        generate(slurm / "dask", recipe, launcher=dask_launcher("slurm", 2, options))
+    for path in (slurm / "here").glob("*.tfrecord-*"):
+        assert path.read_bytes() == (slurm / "dask" / path.name).read_bytes()

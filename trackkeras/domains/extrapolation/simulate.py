@@ -20,6 +20,9 @@ from trackkeras.errors import UserError
 BATCH = 16384
 """Most draws at a time; small enough for a smooth progress display."""
 
+BATCH_STATES = 1 << 18
+"""Most states at planes at a time: some 10 MB in double precision, however many planes a track has."""
+
 HOPELESS_DRAWS = 50_000
 HOPELESS_ACCEPTANCE = 1e-3
 
@@ -74,12 +77,13 @@ def make_shard(
     options = validate(GenerateOptions, config, "generate extrapolation")
     field = options.make_field()
     points = Points(options.sampling, rng)
+    most = min(BATCH, 1 << (BATCH_STATES // (options.planes + 1)).bit_length() - 1)
     tried = accepted = 0
     while accepted < rows:
         wanted = rows - accepted
         # Draw a little more than the acceptance so far asks for: few chunks, little thrown away at the end.
         likely = (accepted + 1) / (tried + 2)
-        draws = draw_tracks(options, points, points.size(int(1.05 * wanted / likely) + 64, BATCH))
+        draws = draw_tracks(options, points, points.size(int(1.05 * wanted / likely) + 64, most))
 
         start = draws.inside.nonzero()[0]
         planes = _planes(options, rng, draws.z0[start], draws.dz[start])
