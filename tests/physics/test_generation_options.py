@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -147,7 +149,7 @@ def test_weighted_draws_are_those_of_the_plain_law(power, sampling):
     spread = weight.std() / np.sqrt(len(weight))
     assert abs(weight.mean() - 1) < 5 * spread
     edges = np.geomspace(0.5, 100, 5)
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         inside = (p >= low) & (p < high)
         value = np.where(inside, weight, 0.0)
         assert abs(value.mean() - 0.25) < 5 * value.std() / np.sqrt(len(p))
