@@ -8,12 +8,15 @@ process is making just now.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
+import glob
 import json
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,21 +24,60 @@ from tfrecords_tools.errors import RecordError
 
 _SUFFIX = ".partial"
 
+_STORAGE_ERRORS = {
+    errno.ENOSPC: "the disk is full; free space and run the same command again",
+    errno.EDQUOT: "the disk quota is used up; free space and run the same command again",
+    errno.EROFS: "the file system is read-only; choose another folder",
+    errno.EACCES: "permission denied; choose a folder that you may write to",
+    errno.EPERM: "not permitted; choose a folder that you may write to",
+    errno.ENOTDIR: "a file stands where a folder is needed; choose another folder",
+    errno.EIO: "the disk reports an input/output error",
+}
+
 
 @contextlib.contextmanager
-def new_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a new file that takes the place of `path` when the block ends, and vanishes when it raises."""
-    temporary, descriptor = _claim(path, folder=False)
+def writing(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusal to write into one sentence.
+
+    Raises:
+        RecordError: The disk is full, read-only, protected or broken.
+    """
     try:
-        with os.fdopen(descriptor, "wb", buffering=1 << 20) as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-            temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
+        yield
+    except OSError as error:
+        if error.errno not in _STORAGE_ERRORS:
+            raise
+        raise RecordError(f"cannot write {path}: {_STORAGE_ERRORS[error.errno]}") from None
+
+
+@contextlib.contextmanager
+def new_file(path: Path, *, replace: bool = True) -> Iterator[BinaryIO]:
+    """Open a new file that becomes `path` when the block ends, and vanishes when it raises.
+
+    Args:
+        path: The file.
+        replace: Take the place of what stands there; otherwise the older file stays as it is.
+
+    Raises:
+        RecordError: It cannot be written: the disk is full, read-only or protected.
+    """
+    with writing(path):
+        temporary, descriptor = _claim(path, folder=False)
+        try:
+            with os.fdopen(descriptor, "wb", buffering=1 << 20) as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+                if replace:
+                    temporary.replace(path)
+                else:
+                    with contextlib.suppress(FileExistsError):
+                        os.link(temporary, path)  # unlike a look and a rename, one step for the first of many
+                    temporary.unlink()
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
 
 
 @contextlib.contextmanager
@@ -43,24 +85,25 @@ def new_folder(path: Path) -> Iterator[Path]:
     """Give a new folder that becomes `path` when the block ends, and vanishes when it raises.
 
     Raises:
-        RecordError: `path` exists and is not an empty folder.
+        RecordError: `path` exists and is not an empty folder, or it cannot be written.
     """
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise RecordError(f"{path} exists already: choose another folder, or remove it first")
     path = path.resolve()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(path.parent, path.name)
-    temporary, descriptor = _claim(path, folder=True)
-    try:
-        yield temporary
-        _sync_folder(temporary)
-        temporary.replace(path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    finally:
-        os.close(descriptor)
-    _sync_folder(path.parent)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path.parent, path.name)
+        temporary, descriptor = _claim(path, folder=True)
+        try:
+            yield temporary
+            _sync_folder(temporary)
+            temporary.replace(path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        finally:
+            os.close(descriptor)
+        _sync_folder(path.parent)
 
 
 def remove_leftovers(folder: Path, name: str = "*") -> None:
@@ -83,10 +126,10 @@ def remove_leftovers(folder: Path, name: str = "*") -> None:
             os.close(descriptor)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically."""
+def write_json(path: Path, value: Any, *, replace: bool = True) -> None:
+    """Write `value` as indented JSON, atomically; without `replace`, a file that exists stays as it is."""
     text = json.dumps(value, indent=1, allow_nan=False) + "\n"
-    with new_file(path) as stream:
+    with new_file(path, replace=replace) as stream:
         stream.write(text.encode())
 
 
@@ -102,6 +145,27 @@ def read_json(path: Path) -> Any:
         raise RecordError(f"no such file: {path}") from None
     except (ValueError, OSError) as error:
         raise RecordError(f"{path} is not readable as JSON: {error}") from None
+
+
+def expand(patterns: Sequence[str]) -> list[Path]:
+    """Return the paths that patterns such as `batch_*.npz` match, `batch_2` before `batch_10`, each once.
+
+    Raises:
+        RecordError: A pattern matches nothing, or a plain name does not exist.
+    """
+    paths: list[Path] = []
+    for pattern in patterns:
+        found = [Path(name) for name in glob.glob(pattern)] or [Path(pattern)]  # noqa: PTH207 (absolute ones too)
+        if not found[0].exists():
+            what = "nothing matches" if glob.has_magic(pattern) else "no such file or folder:"
+            raise RecordError(f"{what} {pattern}")
+        paths += sorted(found, key=_natural)
+    return list(dict.fromkeys(paths))
+
+
+def _natural(path: Path) -> list[tuple[bool, int, str]]:
+    parts = re.split(r"(\d+)", str(path))
+    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]
 
 
 def _claim(path: Path, *, folder: bool) -> tuple[Path, int]:

@@ -24,7 +24,7 @@ import numpy as np
 
 from tfrecords_tools.blocks import row_count
 from tfrecords_tools.errors import RecordError
-from tfrecords_tools.files import read_json, remove_leftovers, write_json
+from tfrecords_tools.files import read_json, remove_leftovers, write_json, writing
 from tfrecords_tools.manifest import (
     FILE,
     SPLITS,
@@ -161,6 +161,7 @@ def generate(
     workers: int = 1,
     only: Sequence[int] | None = None,
     progress: Progress | None = None,
+    launcher: Launcher | None = None,
 ) -> Manifest | None:
     """Make the missing shards of a dataset, and its manifest once all are there.
 
@@ -172,6 +173,7 @@ def generate(
         workers: Processes. The result does not depend on their number.
         only: Numbers of the shards to make, all if None. Jobs with different numbers may share the folder.
         progress: Called as rows are made.
+        launcher: Makes the shards elsewhere, such as on a cluster, in place of `workers` processes.
 
     Returns:
         The manifest, or None while shards of other jobs are missing.
@@ -196,9 +198,11 @@ def generate(
     state = _inspect(directory, [tasks[number] for number in numbers], full=True)
     todo = [tasks[number] for number in (*state.missing, *state.bad)]
     todo.sort(key=lambda task: task.number)
-    report = _Report(progress, [tasks[number] for number in numbers], todo)
+    report = Report(progress, [tasks[number] for number in numbers], todo)
     report.show()
-    if workers == 1 or len(todo) < 2:
+    if launcher and todo:
+        launcher(directory.resolve(), recipe, todo, report)
+    elif workers == 1 or len(todo) < 2:
         for task in todo:
             make_shard(directory, recipe, task, report.add_rows)
             report.add_shard()
@@ -287,8 +291,14 @@ def make_shard(
     return info
 
 
-class _Report:
-    """Counts rows and shards, and tells the caller's progress function."""
+class Report:
+    """Counts rows and shards, and tells the caller's progress function.
+
+    Args:
+        progress: The function; None for silence.
+        tasks: Shards that are asked for.
+        todo: Those that are not done yet.
+    """
 
     def __init__(self, progress: Progress | None, tasks: Sequence[Task], todo: Sequence[Task]) -> None:
         self.progress = progress
@@ -299,18 +309,25 @@ class _Report:
         self.shards_done = len(tasks) - len(todo)
 
     def add_rows(self, rows: int) -> None:
+        """Count rows that were made."""
         self.rows_made += rows
         self.show()
 
     def add_shard(self) -> None:
+        """Count a finished shard."""
         self.shards_done += 1
         self.show()
 
     def show(self) -> None:
+        """Tell the progress function."""
         if self.progress:
             self.progress(
                 self.rows_found + self.rows_made, self.rows_total, self.shards_done, self.shards_total
             )
+
+
+Launcher = Callable[[Path, Recipe, Sequence[Task], Report], None]
+"""Makes the shards of the given tasks in the folder, calling `make_shard` wherever it likes."""
 
 
 # -- the folder ------------------------------------------------------------------------------------------
@@ -322,8 +339,10 @@ def _pin(directory: Path, recipe: Recipe) -> Recipe:
     if not path.exists():
         if (directory / FILE).exists():
             raise RecordError(f"{directory} holds another dataset: choose another folder")
-        directory.mkdir(parents=True, exist_ok=True)
-        write_json(path, recipe.to_json())
+        with writing(directory):
+            directory.mkdir(parents=True, exist_ok=True)
+        # Of two writers who find no recipe at the same time, the first one's stays.
+        write_json(path, recipe.to_json(), replace=False)
     pinned = load_recipe(directory)
     differences = list(_differences(pinned.to_json(), recipe.to_json()))
     if differences:
@@ -331,7 +350,8 @@ def _pin(directory: Path, recipe: Recipe) -> Recipe:
             f"{directory} holds a dataset of another recipe: {'; '.join(differences[:5])}; "
             "choose another folder, or ask for the same recipe to continue it"
         )
-    (directory / NOTES).mkdir(exist_ok=True)
+    with writing(directory):
+        (directory / NOTES).mkdir(exist_ok=True)
     return pinned
 
 
@@ -436,7 +456,7 @@ def _work(directory: Path, recipe: Recipe, task: Task) -> None:
 
 
 def _make_in_processes(
-    directory: Path, recipe: Recipe, todo: Sequence[Task], workers: int, report: _Report
+    directory: Path, recipe: Recipe, todo: Sequence[Task], workers: int, report: Report
 ) -> None:
     # Never fork: TensorFlow and Numba threads of the caller do not survive it.
     context = multiprocessing.get_context("spawn")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import resource
 import statistics
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -151,6 +155,96 @@ def propagation(tracks: int) -> list[Row]:
             }
         )
     return table
+
+
+# -- generation --------------------------------------------------------------------------------------------
+
+
+def generation(sizes: Sequence[int], workers: int, folder: Path | None = None) -> list[Row]:
+    """Measure generating and writing the default contract, start of the workers included.
+
+    Args:
+        sizes: Numbers of tracks, one run for each.
+        workers: Processes.
+        folder: Where the datasets are made and removed; a temporary folder if None.
+
+    Returns:
+        Per size: wall time, tracks/s, tracks per second of processor time, largest memory of one process and
+        of all together, and problems that `verify` found.
+    """
+    from tfrecords_tools.generate import Recipe, generate
+    from tfrecords_tools.verify import verify
+    from trackkeras.domain import find_domain
+
+    domain = find_domain("extrapolation")
+    options = domain.GenerateOptions()
+    table = []
+    for rows in sizes:
+        recipe = Recipe(
+            schema=domain.generation_schema(options),
+            function=domain.shard_function,
+            config=options.model_dump(mode="json"),
+            seed=1,
+            rows=rows,
+            shards=max(2 * workers, 4, rows // 1_000_000),
+            generator="bench",
+        )
+        with tempfile.TemporaryDirectory(dir=folder) as made, _Memory() as memory:
+            start, used = time.perf_counter(), _processor_seconds()
+            manifest = generate(Path(made) / "data", recipe, workers=workers)
+            elapsed, used = time.perf_counter() - start, _processor_seconds() - used
+            assert manifest is not None
+            table.append(
+                {
+                    "tracks": rows,
+                    "workers": workers,
+                    "seconds": elapsed,
+                    "tracks_per_s": rows / elapsed,
+                    "tracks_per_cpu_s": rows / used,
+                    "worker_mb": memory.largest,
+                    "all_mb": memory.together,
+                    "problems": len(verify(Path(made) / "data", (domain.check_rows,)).problems),
+                    "acceptance": manifest.acceptance,
+                }
+            )
+    return table
+
+
+def _processor_seconds() -> float:
+    """Return the processor time of this process and of its children that have ended."""
+    return sum(
+        usage.ru_utime + usage.ru_stime
+        for usage in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    )
+
+
+class _Memory:
+    """Watches the resident memory of this process and its workers [MB] while a block runs."""
+
+    def __enter__(self) -> Self:
+        self.largest = self.together = 0.0
+        self._done = threading.Event()
+        self._watch = threading.Thread(target=self._run, daemon=True)
+        self._watch.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._watch.join()
+
+    def _run(self) -> None:
+        while not self._done.wait(0.1):
+            workers = [_resident(process.pid) for process in multiprocessing.active_children() if process.pid]
+            self.largest = max([self.largest, *workers])
+            self.together = max(self.together, sum(workers) + _resident(os.getpid()))
+
+
+def _resident(pid: int) -> float:
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, IndexError):  # it has just ended
+        return 0.0
+    return pages * resource.getpagesize() / 1e6
 
 
 # -- inference ---------------------------------------------------------------------------------------------

@@ -56,6 +56,15 @@ class Backend(StrEnum):
     SAVEDMODEL = "savedmodel"
 
 
+class Launcher(StrEnum):
+    """Where the shards of a generation are made."""
+
+    PROCESSES = "processes"
+    DASK = "dask"
+    DASK_SLURM = "dask-slurm"
+    DASK_HTCONDOR = "dask-htcondor"
+
+
 def main() -> None:
     """Run the command; turn the packages' own errors into one line."""
     from serving.errors import ServingError
@@ -70,6 +79,8 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        sys.exit(_complain(str(error)))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
@@ -129,12 +140,19 @@ def _root(
 
 @app.command()
 def generate(
-    domain: Annotated[str, typer.Argument(help="Detector domain, e.g. extrapolation.")],
-    out: Annotated[Path, typer.Option(help="Dataset folder.")],
-    n: Annotated[int, typer.Option(help="Rows over all splits.")] = 1_000_000,
-    seed: Annotated[int, typer.Option(help="Seed; shard k depends on it, the configuration and k.")] = 1,
-    workers: Annotated[int, typer.Option(help="Processes.")] = 1,
-    shards: Annotated[int, typer.Option(help="Files over all splits.")] = 16,
+    domain: Annotated[
+        str | None, typer.Argument(help="Detector domain, e.g. extrapolation; default: that of the folder.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Dataset folder.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Named sample: low_p, mid_p, high_p, full_range, ut_t, ...")
+    ] = None,
+    n: Annotated[int | None, typer.Option(help="Rows over all splits.  [default: 1000000]")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed; shard k depends on it, the options and k.  [default: 1]")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Processes, or jobs of a cluster.")] = 1,
+    shards: Annotated[int | None, typer.Option(help="Files over all splits.  [default: 16]")] = None,
     shard: Annotated[
         list[int] | None, typer.Option(help="Make only this shard (repeat for more), as a batch job does.")
     ] = None,
@@ -143,44 +161,93 @@ def generate(
     z_start: Annotated[float | None, typer.Option(help="First plane [mm].")] = None,
     z_end: Annotated[float | None, typer.Option(help="Last plane [mm].")] = None,
     set_: SetOption = None,
+    launcher: Annotated[Launcher, typer.Option(help="Where shards are made.")] = Launcher.PROCESSES,
+    launcher_set: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Argument of the Dask cluster, e.g. queue.")
+    ] = None,
+    status: Annotated[
+        Path | None, typer.Option(help="Only list missing and bad shards of this folder.")
+    ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Simulate a dataset as sharded TFRecords; a second call makes only what is missing.
 
+    Without a domain the generation that was begun in the folder is continued, whatever its options were.
+
     Example: trackkeras generate extrapolation --n 1000000 --out data/tracks --seed 1 --workers 2 --shards 16
     """
-    from tfrecords_tools.generate import Recipe
+    if status is not None:
+        _show_generation(status, as_json)
+        return
+    from tfrecords_tools.generate import Recipe, load_recipe
     from tfrecords_tools.generate import generate as make
     from trackkeras.config import merge, parse_assignments, validate
     from trackkeras.domain import find_domain
+    from trackkeras.errors import UserError
     from trackkeras.progress import Progress
 
-    found = find_domain(domain)
+    if out is None:
+        raise UserError("name the dataset folder with --out")
     flags = {"p_min": p_min, "p_max": p_max, "z_start": z_start, "z_end": z_end}
-    values = merge(
-        {key: value for key, value in flags.items() if value is not None}, parse_assignments(set_ or ())
-    )
-    options = validate(found.GenerateOptions, values, f"generate {domain}")
-    recipe = Recipe(
-        schema=found.schema(),
-        function=found.shard_function,
-        config=options.model_dump(mode="json"),
-        seed=seed,
-        rows=n,
-        shards=shards,
-        generator=f"trackkeras {__version__} {domain}",
-    )
-    progress = Progress(f"generate {domain}", n)
+    given = {key: value for key, value in flags.items() if value is not None}
+    if domain is None:
+        if given or preset or set_ or not (n is seed is shards is None):
+            raise UserError("options of the sample need a domain, as in `trackkeras generate extrapolation`")
+        recipe = load_recipe(out)
+    else:
+        found = find_domain(domain)
+        if preset is not None and preset not in found.generation_presets:
+            names = ", ".join(found.generation_presets) or "none"
+            raise UserError(f"{domain} has no generation preset {preset!r}; there are: {names}")
+        base = found.generation_presets[preset] if preset else {}
+        values = merge(merge(base, given), parse_assignments(set_ or ()))
+        options = validate(found.GenerateOptions, values, f"generate {domain}")
+        recipe = Recipe(
+            schema=found.generation_schema(options),
+            function=found.shard_function,
+            config=options.model_dump(mode="json"),
+            seed=1 if seed is None else seed,
+            rows=1_000_000 if n is None else n,
+            shards=16 if shards is None else shards,
+            generator=f"trackkeras {__version__} {domain}",
+        )
+    progress = Progress(f"generate {recipe.schema.name}", recipe.rows)
 
     def report(rows: int, rows_total: int, done: int, total: int) -> None:
         progress.total = rows_total
         note = f"shard {done}/{total}"
         (progress.finish if done == total else progress.update)(rows, note)
 
-    manifest = make(out, recipe, workers=workers, only=shard, progress=report)
+    launch = None
+    if launcher is not Launcher.PROCESSES:
+        from tfrecords_tools.launch_dask import dask_launcher
+
+        kind = launcher.value.removeprefix("dask").removeprefix("-") or "local"
+        launch = dask_launcher(kind, workers, parse_assignments(launcher_set or ()))
+    elif launcher_set:
+        raise UserError("--launcher-set needs --launcher dask, dask-slurm or dask-htcondor")
+    manifest = make(out, recipe, workers=workers, only=shard, progress=report, launcher=launch)
     if manifest is None:
         print(f"{out}: the requested shards are done; others are still missing")
     else:
         print(f"{out}: {_extent(manifest)}")
+
+
+def _show_generation(folder: Path, as_json: bool) -> None:
+    from trackkeras.cluster import progress_report
+
+    report = progress_report(folder)
+    if as_json:
+        _print_json(report)
+    else:
+        print(f"{folder}: {report['done']} of {report['shards']} shards are done")
+        for key, text in (("missing", "missing"), ("bad", "damaged")):
+            if report[key]:
+                print(f"{text}: {', '.join(map(str, report[key]))}")
+        for where, line in report["resume"].items():
+            print(f"{where + ':':<10} {line}")
+    if not report["complete"]:
+        raise typer.Exit(1)
 
 
 def _extent(manifest: Manifest) -> str:
@@ -219,19 +286,105 @@ def ingest(
 @app.command()
 def dump(
     data: Annotated[Path, typer.Argument(help="Dataset folder.")],
-    out: Annotated[Path, typer.Option(help="NPZ file to write.")],
+    out: Annotated[Path, typer.Option(help="File to write: .parquet, or the domain's own .npz.")],
     split: Annotated[str, typer.Option(help="Which split.")] = "train",
 ) -> None:
-    """Write one split as an NPZ file in the layout that the domain's users know.
+    """Write one split as a Parquet file, or as an NPZ file in the layout that the domain's users know.
 
     Example: trackkeras dump data/tracks --split test --out test.npz
     """
+    from tfrecords_tools.parquet import write_parquet
     from tfrecords_tools.reader import Dataset
     from trackkeras.domain import find_domain
 
     source = Dataset(data)
-    rows = find_domain(source.schema.name).write_file(source, split, out)
+    if out.suffix == ".parquet":
+        rows = write_parquet(source, split, out)
+    else:
+        rows = find_domain(source.schema.name).write_file(source, split, out)
     print(f"{out}: {rows:,} rows")
+
+
+@app.command()
+def merge(
+    sources: Annotated[list[str], typer.Argument(help="Dataset folders, or NPZ files; a pattern in quotes.")],
+    out: Annotated[Path, typer.Option(help="NPZ file to write, or dataset folder to make.")],
+    domain: Annotated[str, typer.Option(help="Domain of NPZ files.")] = "extrapolation",
+    verify_: Annotated[bool, typer.Option("--verify", help="Read the result again and check it.")] = False,
+    shards: Annotated[int, typer.Option(help="Files of a dataset made of NPZ files.")] = 16,
+    seed: Annotated[int, typer.Option(help="Seed of its split and its shuffle.")] = 1,
+) -> None:
+    """Join datasets, or the NPZ files of batch jobs, into one; refused where they do not fit together.
+
+    Example: trackkeras merge 'batch_*.npz' --out all.npz --verify
+    """
+    from tfrecords_tools.files import expand
+    from tfrecords_tools.merge import merge_datasets
+    from tfrecords_tools.reader import Dataset
+    from trackkeras.domain import domain_names, find_domain
+    from trackkeras.errors import UserError
+
+    paths = expand(sources)
+    if out in paths:
+        raise UserError(f"{out} is one of the files to merge: choose another name")
+    folders = [path for path in paths if path.is_dir()]
+    if folders and len(folders) < len(paths):
+        raise UserError(
+            f"merge dataset folders or files, not both; received {len(folders)} folders and others"
+        )
+    if not folders and out.suffix == ".npz":
+        rows = find_domain(domain).merge_files(paths, out, verify=verify_)
+        print(f"{out}: {rows:,} rows of {len(paths)} files{', verified' if verify_ else ''}")
+        return
+    if folders:
+        name = Dataset(folders[0]).schema.name
+        same = find_domain(name).merge_same if name in domain_names() else ()
+        print(f"{out}: {_extent(merge_datasets(folders, out, same=same))}")
+    else:
+        ingest(domain, paths, out, shards, seed)
+    if verify_:
+        verify(out)
+
+
+@app.command()
+def reshard(
+    data: Annotated[Path, typer.Argument(help="Dataset folder.")],
+    out: Annotated[Path, typer.Option(help="Dataset folder to make.")],
+    shards: Annotated[int, typer.Option(help="Files over all splits.")],
+) -> None:
+    """Write a dataset with another number of files; rows keep their order and their split.
+
+    Example: trackkeras reshard data/tracks --shards 64 --out data/tracks64
+    """
+    from tfrecords_tools.merge import reshard as write
+
+    print(f"{out}: {_extent(write(data, out, shards))}")
+
+
+@app.command()
+def tfio(
+    file: Annotated[Path | None, typer.Argument(help="HDF5, Parquet or NumPy file to open.")] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(help="Data set or column to read (repeat for more).")
+    ] = None,
+    rows: Annotated[int, typer.Option(help="Rows to show.")] = 3,
+) -> None:
+    """Say whether tensorflow-io runs here, and show the first rows of a file through it.
+
+    Example: trackkeras tfio
+    """
+    from trackkeras.errors import UserError
+
+    if file is not None and not file.is_file():
+        raise UserError(f"no such file: {file}")
+    _load_tensorflow()
+    from trackkeras.tfio import open_source, try_native_operation
+
+    if file is None:
+        print(try_native_operation().text)
+        return
+    for row in open_source(file, tuple(column or ())).take(rows):
+        print(row)
 
 
 @app.command()
@@ -663,6 +816,24 @@ def bench_propagate(
     from trackkeras.bench import propagation
 
     _show_bench(propagation(tracks), as_json)
+
+
+@bench_app.command("generate")
+def bench_generate(
+    tracks: Annotated[
+        list[int] | None, typer.Option(help="Tracks of one run (repeat for more).  [default: 100000]")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Processes.")] = 2,
+    folder: Annotated[Path | None, typer.Option(help="Where to write: 50 bytes per track.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tracks/s generated and written, with memory, as the number of tracks grows; each run is verified.
+
+    Example: trackkeras bench generate --tracks 100000 --tracks 1000000 --tracks 10000000
+    """
+    from trackkeras.bench import generation
+
+    _show_bench(generation(tracks or [100_000], workers, folder), as_json)
 
 
 @bench_app.command("inference")

@@ -146,6 +146,10 @@ class Domain(abc.ABC):
     summary: ClassVar[str]
     ModelOptions: ClassVar[type[Options]]
     GenerateOptions: ClassVar[type[Options]]
+    generation_presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Named samples: values of `GenerateOptions` that each one changes."""
+    merge_same: ClassVar[tuple[str, ...]] = ()
+    """Keys of the generator's configuration in which datasets must agree to be merged."""
     shard_function: ClassVar[str]
     """`module:function` that makes one shard; see `tfrecords_tools.generate`."""
     keras_modules: ClassVar[tuple[str, ...]]
@@ -155,6 +159,10 @@ class Domain(abc.ABC):
     @abc.abstractmethod
     def schema(self) -> Schema:
         """Return the record schema of this domain's datasets."""
+
+    def generation_schema(self, options: Options) -> Schema:
+        """Return the schema of a sample generated with these options; they may add columns."""
+        return self.schema()
 
     def read_files(self, files: Sequence[Path]) -> Iterator[Rows]:
         """Yield the rows of an experiment's own files, for `ingest`.
@@ -171,6 +179,19 @@ class Domain(abc.ABC):
             UserError: The domain writes no files.
         """
         raise UserError(f"the domain {self.name!r} has no file writer; read the records instead")
+
+    def merge_files(self, files: Sequence[Path], path: Path, *, verify: bool) -> int:
+        """Join files of that layout into one; return the number of rows.
+
+        Args:
+            files: The parts, in the order of the rows.
+            path: The new file.
+            verify: Read it again afterwards and compare every number with the parts.
+
+        Raises:
+            UserError: The domain writes no files, or the parts do not fit.
+        """
+        raise UserError(f"the domain {self.name!r} has no files to merge; merge datasets instead")
 
     def check_rows(self, rows: Rows) -> list[str]:
         """Return one message per violated rule of a sane sample; `verify` calls this chunk by chunk."""

@@ -153,8 +153,9 @@ def test_a_shard_is_a_function_of_its_seed(default_shard):
 
 def test_records_can_be_recomputed_from_their_own_rounded_inputs(default_shard):
     columns, _ = default_shard
-    field = GenerateOptions().make_field()
-    done = propagate(field, columns["state"], columns["z0"][:, 0], columns["dz"][:, 0])
+    chosen = GenerateOptions()
+    tracks = columns["state"], columns["z0"][:, 0], columns["dz"][:, 0]
+    done = propagate(chosen.make_field(), *tracks, step=chosen.step)
     assert (done.status == Status.OK).all()
     np.testing.assert_array_equal(done.state.astype(np.float32), columns["final_state"])
 

@@ -138,7 +138,8 @@ def default_baselines(dataset_config: Mapping[str, Any], operations: float) -> t
     line = Baseline("straight_line", "straight line", straight_line, STRAIGHT_LINE)
     if "field" not in dataset_config:
         return (line,)
-    field = validate(GenerateOptions, dataset_config, "the dataset's generator").make_field()
+    known = {"field": dataset_config["field"]}  # the rest describes the sample, or what was merged
+    field = validate(GenerateOptions, known, "the dataset's generator").make_field()
     steps = equal_cost_steps(field, operations)
     return (
         line,

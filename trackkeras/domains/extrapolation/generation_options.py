@@ -10,13 +10,40 @@ from pydantic import Field as Described
 from pydantic import ValidationInfo, field_validator
 
 from trackkeras.config import Options
-from trackkeras.domains.extrapolation.tableaus import DEFAULT_STEP, find_tableau
+from trackkeras.domains.extrapolation.legs import LEGS
+from trackkeras.domains.extrapolation.tableaus import find_tableau
 from trackkeras.errors import UserError
 
 if TYPE_CHECKING:
     from trackkeras.domains.extrapolation.fields import Field
 
 _X, _Y, _Z = (0, 1), (2, 3), (4, 5)
+
+GENERATION_STEP = 150.0
+"""Longest step [mm] of a generated track.
+
+Position error against 5 mm steps, 30,000 tracks of the default contract in the field `lhcb` [um]:
+
+    step [mm]     50       100      150      200      300      400
+    mean          0.004    0.07     0.37     1.2      6.0      20
+    95 %          0.006    0.10     0.48     1.5      7.2      22
+
+The error hardly depends on the momentum: it comes from the few tracks that cross the steep field far from the
+axis. A step that grows as a power of the momentum saves 5 % of the field calls at equal mean error, so all
+tracks share one.
+"""
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "low_p": {"p_min": 0.5, "p_max": 5.0},
+    "mid_p": {"p_min": 5.0, "p_max": 20.0},
+    "high_p": {"p_min": 20.0, "p_max": 100.0},
+    "full_range": {"p_min": 0.5, "p_max": 100.0},
+    "velo_ut": {"legs": ["velo_ut"], "direction": "forward"},
+    "ut_t": {"legs": ["ut_t"], "direction": "forward"},
+    "short_steps": {"legs": ["ut_steps", "t_steps"]},
+    "backward": {"legs": ["ut_t", "velo_t"], "direction": "backward"},
+}
+"""Named samples: what each changes in the default contract; momenta in GeV."""
 
 
 class GenerateOptions(Options):
@@ -42,8 +69,26 @@ class GenerateOptions(Options):
         100.0, ge=0, allow_inf_nan=False, description="Gaussian width of their x and y at z = 0 [mm]."
     )
     slope_limit: float = Described(1.0, gt=0, description="Limit of |tx| and |ty| at every step of the path.")
-    step: float = Described(DEFAULT_STEP, gt=0, allow_inf_nan=False, description="Longest step [mm].")
+    step: float = Described(GENERATION_STEP, gt=0, allow_inf_nan=False, description="Longest step [mm].")
     method: str = Described("rk4", description="Name of the Runge-Kutta tableau.")
+    legs: tuple[str, ...] = Described(
+        (), description="Legs of the detector, see `legs.LEGS`; they take the place of dz_min and dz_max."
+    )
+    planes: int = Described(
+        0, ge=0, le=1000, description="Intermediate planes per track; adds `planes` and `states_at`."
+    )
+    plane_spacing: Literal["equal", "random"] = Described(
+        "equal", description="Planes at equal distances, or uniform at random, in the order of the track."
+    )
+    sampling: Literal["random", "sobol"] = Described(
+        "random", description="sobol: scrambled low-discrepancy points, another scramble in each shard."
+    )
+    importance: float = Described(
+        0.0,
+        ge=0,
+        le=2,
+        description="a: momenta are drawn as p^-(1 + a) rather than p^-1; adds `weight` where a > 0.",
+    )
 
     def make_field(self) -> Field:
         """Return the field; equal options share one object."""
@@ -101,6 +146,20 @@ class GenerateOptions(Options):
             room = info.data["z_end"] - info.data["z_start"]
             if value > room:
                 raise ValueError(f"must fit between z_start and z_end, which leave {room:g} mm")
+        return value
+
+    @field_validator("legs")
+    @classmethod
+    def _legs_fit(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        for name in value:
+            if name not in LEGS:
+                raise ValueError(f"no leg named {name!r}; there are: {', '.join(LEGS)}")
+            leg, low, high = LEGS[name], info.data.get("z_start"), info.data.get("z_end")
+            if low is not None and high is not None and not low <= leg.z_min < leg.z_max <= high:
+                raise ValueError(
+                    f"the leg {name!r} runs from {leg.z_min:g} to {leg.z_max:g} mm, "
+                    f"outside z_start {low:g} and z_end {high:g}"
+                )
         return value
 
     @field_validator("tx_max", "ty_max")

@@ -10,10 +10,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +35,8 @@ LENGTH_TOLERANCE = 0.01 * MM
 """Above the rounding of float32 at 13 m."""
 
 Floats = NDArray[np.floating]
+
+_SHAPES: dict[str, tuple[int, ...]] = {"X": (6,), "Y": (4,), "P": (), "Z": (2,)}
 
 
 def read_seed_npz(path: Path) -> Iterator[Rows]:
@@ -73,20 +77,84 @@ def write_seed_npz(dataset: Dataset, split: str, path: Path) -> None:
         UserError: A track has q/p = 0: it has no momentum to write.
         RecordError: No such split, or a shard is damaged.
     """
-    arrays: dict[str, tuple[tuple[int, ...], Callable[[Rows], Floats]]] = {
-        "X": ((6,), lambda rows: np.concatenate([rows["state"], rows["dz"]], axis=1)),
-        "Y": ((4,), lambda rows: rows["final_state"][:, :4]),
-        "P": ((), lambda rows: _momentum(path, rows["state"][:, 4])),
-        "Z": ((2,), lambda rows: np.concatenate([rows["z0"], rows["z0"] + rows["dz"]], axis=1)),
+    arrays: dict[str, Callable[[Rows], Floats]] = {
+        "X": lambda rows: np.concatenate([rows["state"], rows["dz"]], axis=1),
+        "Y": lambda rows: rows["final_state"][:, :4],
+        "P": lambda rows: _momentum(path, rows["state"][:, 4]),
+        "Z": lambda rows: np.concatenate([rows["z0"], rows["z0"] + rows["dz"]], axis=1),
     }
+    columns = ("state", "z0", "dz", "final_state")
+    dtype = np.dtype("<f4")
     with new_file(path) as stream, zipfile.ZipFile(stream, "w") as archive:
-        for name, (shape, make) in arrays.items():
-            header = {"descr": "<f4", "fortran_order": False, "shape": (dataset.rows(split), *shape)}
-            # A ZipInfo, unlike a bare name, carries no time of day: equal data make equal files.
-            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
-                np.lib.format.write_array_header_1_0(member, header)
-                for rows in dataset.chunks(split, rows=CHUNK_ROWS):
-                    member.write(make(rows).astype("<f4").tobytes())
+        for name, make in arrays.items():
+            with _member(archive, name, dtype, (dataset.rows(split), *_SHAPES[name])) as member:
+                for rows in dataset.chunks(split, columns, rows=CHUNK_ROWS):
+                    member.write(make(rows).astype(dtype).tobytes())
+
+
+def merge_seed_npz(files: Sequence[Path], path: Path) -> int:
+    """Join NPZ files into one, row after row, in the memory that the largest of them takes.
+
+    Args:
+        files: Files with X, Y, P and Z, in the order of the rows.
+        path: The new file; float32 if all are, else float64.
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        UserError: A file is not as `read_seed_npz` wants it, or two hold the same rows.
+    """
+    rows, types = 0, set()
+    seen: dict[bytes, Path] = {}
+    for file in files:
+        arrays = _load(file)
+        _check(file, arrays[0], arrays[2], arrays[3])
+        key = hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).digest()
+        if key in seen:
+            raise UserError(f"{file} holds the same rows as {seen[key]}: merge each batch once")
+        seen[key] = file
+        rows += len(arrays[0])
+        types |= {array.dtype for array in arrays}
+    dtype = np.dtype("<f4") if all(kind.itemsize <= 4 for kind in types) else np.dtype("<f8")
+    with new_file(path) as stream, zipfile.ZipFile(stream, "w") as archive:
+        for index, (name, shape) in enumerate(_SHAPES.items()):
+            with _member(archive, name, dtype, (rows, *shape)) as member:
+                for file in files:
+                    member.write(np.ascontiguousarray(_load(file)[index], dtype).tobytes())
+    return rows
+
+
+def verify_merged_npz(files: Sequence[Path], path: Path) -> None:
+    """Compare a merged file with its parts, number by number.
+
+    Raises:
+        UserError: It differs, or is not a valid file of tracks.
+    """
+    merged = _load(path)
+    _check(path, merged[0], merged[2], merged[3])
+    start = 0
+    for file in files:
+        parts = _load(file)
+        rows = slice(start, start + len(parts[0]))
+        for name, part, whole in zip(_SHAPES, parts, merged, strict=True):
+            if not np.array_equal(part.astype(whole.dtype), whole[rows]):
+                raise UserError(f"{path}: {name} differs from {file} in the rows from {start}")
+        start = rows.stop
+    if start != len(merged[0]):
+        raise UserError(f"{path} holds {len(merged[0])} rows, its parts {start}")
+
+
+@contextlib.contextmanager
+def _member(
+    archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]
+) -> Iterator[IO[bytes]]:
+    """Open one array of an NPZ file for writing."""
+    header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+    # A ZipInfo, unlike a bare name, carries no time of day: equal data make equal files.
+    with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+        np.lib.format.write_array_header_1_0(member, header)
+        yield member
 
 
 def _momentum(path: Path, qop: Floats) -> Floats:

@@ -10,7 +10,7 @@ import numpy as np
 
 from trackkeras.config import Options, Run
 from trackkeras.domain import Axis, Baseline, Domain, Metric, Parity, Rows, Sample, Signature, Tensor
-from trackkeras.domains.extrapolation.generation_options import GenerateOptions
+from trackkeras.domains.extrapolation.generation_options import PRESETS, GenerateOptions
 from trackkeras.domains.extrapolation.model_options import ModelOptions
 from trackkeras.units import GEV
 
@@ -31,6 +31,8 @@ class Extrapolation(Domain):
     summary = "LHCb dipole: track state at z0 to track state at z0 + dz"
     ModelOptions = ModelOptions
     GenerateOptions = GenerateOptions
+    generation_presets = PRESETS
+    merge_same = ("field",)
     shard_function = "trackkeras.domains.extrapolation.simulate:make_shard"
     keras_modules = ("trackkeras.domains.extrapolation.models", "trackkeras.domains.extrapolation.losses")
 
@@ -39,6 +41,13 @@ class Extrapolation(Domain):
         from trackkeras.domains.extrapolation.simulate import extrapolation_schema
 
         return extrapolation_schema()
+
+    def generation_schema(self, options: Options) -> Schema:
+        """Return the record schema with the columns that the options add."""
+        from trackkeras.domains.extrapolation.simulate import extrapolation_schema
+
+        assert isinstance(options, GenerateOptions)
+        return extrapolation_schema(options)
 
     def signature(self) -> Signature:
         """Return inputs and outputs of the deployed network, with one example track."""
@@ -132,11 +141,12 @@ class Extrapolation(Domain):
         return radial | {name: np.abs(value) for name, value in signed.items()}
 
     def read_files(self, files: Sequence[Path]) -> Iterator[Rows]:
-        """Yield the tracks of NPZ files with X (N, 6), Y (N, 4), P (N,), Z (N, 2)."""
+        """Yield the tracks of NPZ files with X (N, 6), Y (N, 4), P (N,), Z (N, 2), or of Parquet files."""
+        from tfrecords_tools.parquet import read_parquet
         from trackkeras.domains.extrapolation.npz import read_seed_npz
 
         for path in files:
-            yield from read_seed_npz(path)
+            yield from (read_parquet if path.suffix == ".parquet" else read_seed_npz)(path)
 
     def write_file(self, source: Dataset, split: str, path: Path) -> int:
         """Write a split as an NPZ file with X, Y, P, Z."""
@@ -144,6 +154,15 @@ class Extrapolation(Domain):
 
         write_seed_npz(source, split, path)
         return source.rows(split)
+
+    def merge_files(self, files: Sequence[Path], path: Path, *, verify: bool) -> int:
+        """Join NPZ files with X, Y, P, Z into one."""
+        from trackkeras.domains.extrapolation.npz import merge_seed_npz, verify_merged_npz
+
+        rows = merge_seed_npz(files, path)
+        if verify:
+            verify_merged_npz(files, path)
+        return rows
 
     def check_rows(self, rows: Rows) -> list[str]:
         """Return what violates the sanity rules of a track sample."""

@@ -6,17 +6,22 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tfrecords_tools.schema import Feature, Schema
 from trackkeras.config import validate
 from trackkeras.domain import Rows
+from trackkeras.domains.extrapolation.fields import Field
 from trackkeras.domains.extrapolation.generation_options import GenerateOptions
-from trackkeras.domains.extrapolation.propagation import Status, propagate
-from trackkeras.domains.extrapolation.sampling import draw_tracks
+from trackkeras.domains.extrapolation.propagation import Propagated, Status, propagate
+from trackkeras.domains.extrapolation.sampling import Points, draw_tracks
 from trackkeras.errors import UserError
 
 BATCH = 16384
 """Most draws at a time; small enough for a smooth progress display."""
+
+BATCH_STATES = 1 << 18
+"""Most states at planes at a time: some 10 MB in double precision, however many planes a track has."""
 
 HOPELESS_DRAWS = 50_000
 HOPELESS_ACCEPTANCE = 1e-3
@@ -31,17 +36,25 @@ _REASONS = {
 _STATE_UNIT = "mm, mm, 1, 1, 1/MeV"
 
 
-def extrapolation_schema() -> Schema:
-    """Return the record schema of the extrapolation domain."""
-    return Schema(
-        name="extrapolation",
-        features=(
-            Feature("state", "float32", (5,), _STATE_UNIT, "x, y, tx, ty, q/p at z0"),
-            Feature("z0", "float32", (1,), "mm", "plane of the input state"),
-            Feature("dz", "float32", (1,), "mm", "signed distance to the output plane"),
-            Feature("final_state", "float32", (5,), _STATE_UNIT, "x, y, tx, ty, q/p at z0 + dz"),
-        ),
-    )
+def extrapolation_schema(options: GenerateOptions | None = None) -> Schema:
+    """Return the record schema of the extrapolation domain, with the columns that the options add."""
+    features = [
+        Feature("state", "float32", (5,), _STATE_UNIT, "x, y, tx, ty, q/p at z0"),
+        Feature("z0", "float32", (1,), "mm", "plane of the input state"),
+        Feature("dz", "float32", (1,), "mm", "signed distance to the output plane"),
+        Feature("final_state", "float32", (5,), _STATE_UNIT, "x, y, tx, ty, q/p at z0 + dz"),
+    ]
+    if options and options.planes:
+        k = options.planes
+        features += [
+            Feature("planes", "float32", (k,), "mm", "intermediate planes z, in the order of the track"),
+            Feature("states_at", "float32", (k, 5), _STATE_UNIT, "x, y, tx, ty, q/p at `planes`"),
+        ]
+    if options and options.importance:
+        features.append(
+            Feature("weight", "float32", (1,), "1", "density of ln p: uniform over that of the draws", 0.0)
+        )
+    return Schema(name="extrapolation", features=tuple(features))
 
 
 def make_shard(
@@ -55,33 +68,28 @@ def make_shard(
         rows: Number of accepted tracks.
 
     Yields:
-        Columns `state` `(m, 5)`, `z0` `(m, 1)`, `dz` `(m, 1)`, `final_state` `(m, 5)`, all float32, and the
-        counts of this chunk: `tried`, and the rejected ones by reason. `tried` less the rejected ones is `m`.
+        The columns of `extrapolation_schema(options)`, `(m, *shape)` float32, and the counts of this chunk:
+        `tried`, and the rejected ones by reason. `tried` less the rejected ones is `m`.
 
     Raises:
         UserError: A bad option, or options under which next to no track is accepted.
     """
     options = validate(GenerateOptions, config, "generate extrapolation")
     field = options.make_field()
+    points = Points(options.sampling, rng)
+    most = min(BATCH, 1 << (BATCH_STATES // (options.planes + 1)).bit_length() - 1)
     tried = accepted = 0
     while accepted < rows:
         wanted = rows - accepted
         # Draw a little more than the acceptance so far asks for: few chunks, little thrown away at the end.
         likely = (accepted + 1) / (tried + 2)
-        draws = draw_tracks(options, rng, min(BATCH, int(1.05 * wanted / likely) + 64))
+        draws = draw_tracks(options, points, points.size(int(1.05 * wanted / likely) + 64, most))
 
         start = draws.inside.nonzero()[0]
-        done = propagate(
-            field,
-            draws.state[start],
-            draws.z0[start],
-            draws.dz[start],
-            step=options.step,
-            method=options.method,
-            max_slope=options.slope_limit,
-        )
+        planes = _planes(options, rng, draws.z0[start], draws.dz[start])
+        done = _through(options, field, draws.state[start], draws.z0[start], draws.dz[start], planes)
         reason = np.full(len(draws.inside), _OUTSIDE_BOX, np.int8)
-        reason[start] = done.status
+        reason[start] = done[-1].status
 
         good = (reason == Status.OK).nonzero()[0][:wanted]
         seen = int(good[-1]) + 1 if len(good) == wanted else len(reason)  # later draws were never needed
@@ -95,13 +103,61 @@ def make_shard(
                 f"only {accepted} of {tried} drawn tracks stay inside the field and the slope limit: "
                 "raise p_min, shorten dz_max or narrow the box"
             )
-        final = done.state[done.status == Status.OK][: len(good)]
-        yield (
-            {
-                "state": draws.state[good],
-                "z0": draws.z0[good, None],
-                "dz": draws.dz[good, None],
-                "final_state": final.astype(np.float32),
-            },
-            counts,
+        arrived = (done[-1].status == Status.OK).nonzero()[0][: len(good)]
+        columns = {
+            "state": draws.state[good],
+            "z0": draws.z0[good, None],
+            "dz": draws.dz[good, None],
+            "final_state": done[-1].state[arrived].astype(np.float32),
+        }
+        if options.planes:
+            columns["planes"] = planes[arrived]
+            columns["states_at"] = np.stack([leg.state[arrived] for leg in done[:-1]], axis=1).astype("f4")
+        if options.importance:
+            columns["weight"] = draws.weight[good, None]
+        yield columns, counts
+
+
+def _planes(
+    options: GenerateOptions, rng: np.random.Generator, z0: NDArray[np.float32], dz: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return the intermediate planes of every track [mm], `(n, planes)`, in its order, rounded."""
+    k = options.planes
+    if options.plane_spacing == "random":
+        shares = np.sort(rng.random((len(z0), k)), axis=1)
+    else:
+        shares = np.arange(1.0, k + 1.0)[None] / (k + 1.0)
+    return (z0[:, None].astype(np.float64) + dz[:, None] * shares).astype(np.float32)
+
+
+def _through(
+    options: GenerateOptions,
+    field: Field,
+    state: NDArray[np.float32],
+    z0: NDArray[np.float32],
+    dz: NDArray[np.float32],
+    planes: NDArray[np.float32],
+) -> list[Propagated]:
+    """Propagate from plane to plane; return what arrives at each, the last one being z0 + dz.
+
+    A track that fails on the way has the status of its failure from then on.
+    """
+    first = z0.astype(np.float64)
+    stops = [*planes.T.astype(np.float64), first + dz]
+    here, at, status = state.astype(np.float64), first, np.zeros(len(state), np.int8)
+    legs = []
+    for stop in stops:
+        alive = (status == Status.OK).nonzero()[0]
+        leg = propagate(
+            field,
+            here[alive],
+            at[alive],
+            (stop - at)[alive],
+            step=options.step,
+            method=options.method,
+            max_slope=options.slope_limit,
         )
+        here, at, status = np.full_like(here, np.nan), stop, status.copy()
+        here[alive], status[alive] = leg.state, leg.status
+        legs.append(Propagated(here, status))
+    return legs
