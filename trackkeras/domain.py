@@ -292,9 +292,11 @@ def open_dataset(directory: Path, domain: Domain) -> Dataset:
     from tfrecords_tools.reader import Dataset
 
     source = Dataset(directory)
-    if source.schema != domain.schema():
+    wanted = domain.schema()
+    # A sample may carry more columns than the networks read, such as states on the way.
+    if source.schema.name != wanted.name or not set(wanted.features) <= set(source.schema.features):
         raise UserError(
-            f"{directory} holds {source.schema.name!r} records, the preset wants {domain.schema().name!r}; "
-            "give the dataset of the preset's domain"
+            f"{directory} holds {source.schema.name!r} records with {', '.join(source.schema.names)}; the preset "
+            f"wants {wanted.name!r} with {', '.join(wanted.names)}"
         )
     return source
