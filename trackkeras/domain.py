@@ -296,7 +296,7 @@ def open_dataset(directory: Path, domain: Domain) -> Dataset:
     # A sample may carry more columns than the networks read, such as states on the way.
     if source.schema.name != wanted.name or not set(wanted.features) <= set(source.schema.features):
         raise UserError(
-            f"{directory} holds {source.schema.name!r} records with {', '.join(source.schema.names)}; the preset "
-            f"wants {wanted.name!r} with {', '.join(wanted.names)}"
+            f"{directory} holds {source.schema.name!r} records with {', '.join(source.schema.names)}; "
+            f"the preset wants {wanted.name!r} with {', '.join(wanted.names)}"
         )
     return source
