@@ -70,20 +70,21 @@ class Servable:
             ServingError: The request does not fit the signature or a limit, or the engine fails.
         """
         wanted = self.signature(signature)
-        wanted.check_inputs(inputs, limits.max_rows)
+        rows = wanted.check_inputs(inputs, limits.max_rows)
         unknown = [name for name in outputs if name not in wanted.outputs]
         if unknown:
             raise ServingError(
                 f"unknown output {', '.join(map(repr, unknown))}; the model gives {', '.join(wanted.outputs)}"
             )
         try:
-            results = self.backend.run(signature or DEFAULT_SIGNATURE, inputs)
+            # Some graphs cannot be run on no rows.
+            results = (
+                wanted.no_rows() if rows == 0 else self.backend.run(signature or DEFAULT_SIGNATURE, inputs)
+            )
         except Exception as error:  # whatever an engine raises must not take the server down
             _log.exception("%s version %d failed", self.bundle.name, self.bundle.version)
             raise ServingError(f"model {self.bundle.name!r} failed: {error}", Code.INTERNAL) from None
-        self.metrics.count_rows(
-            self.bundle.name, max((len(array) for array in inputs.values() if array.ndim), default=1)
-        )
+        self.metrics.count_rows(self.bundle.name, 1 if rows is None else rows)
         return {name: results[name] for name in outputs or wanted.outputs}
 
 
