@@ -116,7 +116,8 @@ def predict(
 
 def _parse(body: bytes) -> dict[str, Any]:
     try:
-        request = json.loads(body, parse_constant=_reject_constant)
+        # Decoded here: for bytes, json guesses among encodings and imports a module for each.
+        request = json.loads(body.decode(), parse_constant=_reject_constant)
     except ServingError:
         raise
     except (ValueError, RecursionError) as error:

@@ -48,7 +48,8 @@ def load_figure(result: Mapping[str, Any]) -> Figure:
         axes.set_xlabel("answers per second")
         axes.set_ylabel("latency [ms]")
         axes.grid(True, which="major")
-        axes.legend(loc="upper left", frameon=True, facecolor=PAPER, edgecolor="none", framealpha=0.85)
+        if axes.get_legend_handles_labels()[1]:
+            axes.legend(loc="upper left", frameon=True, facecolor=PAPER, edgecolor="none", framealpha=0.85)
         axes.set_title(
             f"{result['model']}, {result['rows']} rows per request, {result['errors']} errors", loc="left"
         )

@@ -42,7 +42,7 @@ LIMITS = Limits(max_rows=10_000, max_bytes=4 * 2**20, max_json_bytes=2**20)
 
 CLEAN_GRPC = {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "RESOURCE_EXHAUSTED", "UNIMPLEMENTED"}
 CLEAN_HTTP = {200, 400, 404, 405, 411, 413, 414, 431, 501, 503, 505}
-NO_ANSWER = "closed"  # right only where the client closed first
+PARTS = 9  # after each, the state of the server is noted
 
 TRICKS = [
     "../../../../etc/passwd",
@@ -430,15 +430,20 @@ def run(folder: Path, count: int, seed: int, threads: int) -> dict[str, Any]:
             process.stdin.write("arm\n")
             process.stdin.flush()
             begin, at_begin = time.monotonic(), state(process.pid)
-            kinds, more = attack_all(count - first)
-            seconds, at_end = time.monotonic() - begin, state(process.pid)
+            kinds: Counter[str] = Counter()
+            states = [at_begin]
+            for part in range(PARTS):
+                some, more = attack_all((count - first) // PARTS + (part < (count - first) % PARTS))
+                kinds += some
+                problems += more
+                states.append(state(process.pid))
+            seconds = time.monotonic() - begin
             alive = process.poll() is None
             after = client.predict(bundle.name, inputs) if alive else {}
         for attacker in attackers:
             attacker.close()
         process.stdin.close()
         files = json.loads(process.stdout.read() or '{"outside": ["?"]}')
-    problems += more
     same = before.keys() == after.keys() and all(np.array_equal(before[key], after[key]) for key in before)
     return {
         "requests": sum((warm + kinds).values()),
@@ -447,7 +452,8 @@ def run(folder: Path, count: int, seed: int, threads: int) -> dict[str, Any]:
         "examples": problems[:10],
         "seconds": seconds,
         "begin": at_begin,
-        "end": at_end,
+        "end": states[-1],
+        "rss_kb": [at["rss_kb"] for at in states],
         "alive": alive,
         "still_answers_the_same": same,
         **files,
