@@ -204,6 +204,7 @@ def compose(models: Iterable[Model], folder: str = ".", batching: bool = False, 
         "ports": [f"127.0.0.1:{port}:{port}" for port in (_GRPC, _REST)],
         "volumes": [{"type": "bind", "source": folder, "target": str(ROOT), "read_only": True}],
         "read_only": True,
+        "tmpfs": ["/tmp"],
         "restart": "unless-stopped",
         "healthcheck": {
             "test": ["CMD", "bash", "-c", f"{ask} && grep -q AVAILABLE <&3"],
@@ -254,11 +255,13 @@ def kubernetes(
         "volumeMounts": [
             {"name": "models", "mountPath": str(ROOT), "readOnly": True},
             {"name": "config", "mountPath": str(_CONFIG), "readOnly": True},
+            {"name": "tmp", "mountPath": "/tmp"},
         ],
     }
     volumes = [
         {"name": "models", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}},
         {"name": "config", "configMap": {"name": name}},
+        {"name": "tmp", "emptyDir": {}},
     ]
     annotations = {
         "prometheus.io/scrape": "true",
