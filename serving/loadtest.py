@@ -128,6 +128,7 @@ def open_loop(ask: Ask, rows: int, rate: float, bounds: Bounds, clients: int = 6
         raise ServingError(f"a rate must be a positive number of requests per second, received {rate:g}")
     count = max(1, min(bounds.requests, round(rate * bounds.seconds)))
     due = np.cumsum(np.random.default_rng(seed).exponential(1 / rate, count))
+    due *= count / rate / due[-1]  # the rate of a short sample would scatter
     tickets = _Tickets(count)
     begin = time.perf_counter()
     # A saturated server must not stretch the step: what is still unsent after twice the time is not sent.
@@ -142,7 +143,7 @@ def open_loop(ask: Ask, rows: int, rate: float, bounds: Bounds, clients: int = 6
         return samples
 
     samples, seconds = _together(client, min(clients, count))
-    return _step("open", min(clients, count), count / float(due[-1]), samples, seconds, rows)
+    return _step("open", min(clients, count), rate, samples, seconds, rows)
 
 
 def load_test(

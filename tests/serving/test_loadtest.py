@@ -85,7 +85,8 @@ def test_an_open_loop_that_keeps_up():
     step = open_loop(Asked(), 1, 100, Bounds(0.5), clients=8)
     assert step.requests == 50
     assert step.errors == {}
-    assert step.offered_per_s == pytest.approx(100, rel=0.6)
+    assert step.offered_per_s == 100
+    assert step.seconds > 0.49
 
 
 def test_errors_are_counted_and_have_no_latency():
