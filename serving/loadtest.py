@@ -26,6 +26,9 @@ from serving.tensors import Array
 KEEPS_UP = 0.95
 """Share of the offered rate below which a server counts as saturated."""
 
+SHARES = (0.2, 0.4, 0.6, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0, 3.0)
+"""Default rates of the open loops, as shares of the best rate of a closed one."""
+
 Ask = Callable[[], object]
 """One request; raises `ServingError` if it fails."""
 
@@ -165,7 +168,7 @@ def load_test(
         inputs: Arrays by name, repeated to `rows` rows; ones by default.
         rows: Rows of a request.
         clients: Numbers of clients of the closed loops.
-        rates: Rates of the open loops [1/s]; by default 20 to 120 % of the best closed rate. None are run
+        rates: Rates of the open loops [1/s]; by default 20 to 300 % of the best closed rate. None are run
             above the first that the server does not keep up with.
         bounds: When a step ends.
         signature: Which function of the model.
@@ -196,7 +199,7 @@ def load_test(
             progress(steps[-1])
         best = max(step.requests_per_s for step in steps)
         if rates is None:
-            rates = [best * share for share in (0.2, 0.4, 0.6, 0.8, 0.9, 1.0, 1.2)] if best else []
+            rates = [best * share for share in SHARES] if best else []
         for rate in sorted(rates):
             steps.append(open_loop(ask, rows, rate, bounds))
             progress(steps[-1])

@@ -665,7 +665,9 @@ def loadtest(
     clients: Annotated[list[int] | None, typer.Option(help="Closed loop; repeat. [1, 2, 4, 8]")] = None,
     rate: Annotated[
         list[float] | None,
-        typer.Option(help="Open loop [1/s]; repeat. Default: 20 to 120 % of the best closed rate."),
+        typer.Option(
+            help="Open loop [1/s]; repeat. Default: from 20 % of the best closed rate until missed."
+        ),
     ] = None,
     seconds: Annotated[float, typer.Option(help="Longest time of a step [s].")] = 5.0,
     max_requests: Annotated[int, typer.Option(help="Most requests of a step.")] = 20_000,

@@ -27,7 +27,6 @@ def load_figure(result: Mapping[str, Any]) -> Figure:
         axes = figure.subplots()
         for loop, look in _LOOKS.items():
             steps = [step for step in result["steps"] if step["loop"] == loop and step["p50_ms"] is not None]
-            steps.sort(key=lambda step: step["requests_per_s"])
             for key, (label, line) in _QUANTILES.items():
                 if steps:
                     rates = [step["requests_per_s"] for step in steps]
@@ -49,7 +48,14 @@ def load_figure(result: Mapping[str, Any]) -> Figure:
         axes.set_ylabel("latency [ms]")
         axes.grid(True, which="major")
         if axes.get_legend_handles_labels()[1]:
-            axes.legend(loc="upper left", frameon=True, facecolor=PAPER, edgecolor="none", framealpha=0.85)
+            axes.legend(
+                loc="upper left",
+                frameon=True,
+                facecolor=PAPER,
+                edgecolor="none",
+                framealpha=0.85,
+                handlelength=3.5,
+            )
         axes.set_title(
             f"{result['model']}, {result['rows']} rows per request, {result['errors']} errors", loc="left"
         )
