@@ -1,7 +1,8 @@
 """Exported bundles on disk: what a folder must hold to be served, and how bundles are found.
 
 `NAME/VERSION/` is a version folder of TensorFlow Serving (`saved_model.pb`, `variables/`) with more beside it
-(`model.onnx`, `bundle.json`, ...), which TensorFlow Serving ignores.
+(`model.onnx`, `model.SIGNATURE.onnx` for further signatures, `bundle.json`, ...), which TensorFlow Serving
+ignores.
 """
 
 from __future__ import annotations
@@ -49,8 +50,17 @@ class Bundle:
 
     @property
     def onnx(self) -> Path:
-        """Path of the ONNX file."""
+        """Path of the ONNX file of the default signature."""
         return self.path / ONNX
+
+    def onnx_of(self, signature: str) -> Path:
+        """Path of the ONNX file of a signature, whether or not there is one.
+
+        `bundle.json` may name it (`"onnx": "FILE"` beside `inputs`); otherwise it is `model.onnx` for the
+        default signature and `model.SIGNATURE.onnx` for any other.
+        """
+        default = ONNX if signature == DEFAULT_SIGNATURE else f"model.{signature}.onnx"
+        return self.path / str(self.description["signatures"][signature].get("onnx", default))
 
 
 @dataclass(frozen=True)
@@ -116,22 +126,46 @@ def discover(paths: Iterable[Path]) -> list[Model]:
     Raises:
         ServingError: A path holds no bundle, a bundle is broken, or two have the same name and version.
     """
-    found: dict[tuple[str, int], Bundle] = {}
-    for path in map(Path, paths):
-        for folder in _version_folders(path):
-            bundle = read_bundle(folder)
-            known = found.setdefault((bundle.name, bundle.version), bundle)
-            if known.path.resolve() != folder.resolve():
-                raise ServingError(
-                    f"{bundle.name!r} version {bundle.version} is both in {known.path} and in {folder}"
-                )
-    if not found:
+    models, problems = scan(map(Path, paths))
+    if problems:
+        raise problems[0]
+    if not models:
         raise ServingError("no bundle to serve: name at least one folder")
+    return models
+
+
+def scan(paths: Iterable[Path]) -> tuple[list[Model], list[ServingError]]:
+    """Find the models in some folders as `discover` does, and go on where it would stop.
+
+    Returns:
+        Models that can be read, and what is wrong with the rest.
+    """
+    found: dict[tuple[str, int], Bundle] = {}
+    problems: list[ServingError] = []
+    for path in paths:
+        try:
+            folders = _version_folders(path)
+        except ServingError as error:
+            problems.append(error)
+            continue
+        for folder in folders:
+            try:
+                bundle = read_bundle(folder)
+            except ServingError as error:
+                problems.append(error)
+            except OSError as error:  # removed between listing and reading
+                problems.append(ServingError(f"{folder} cannot be read: {error.strerror}"))
+            else:
+                known = found.setdefault((bundle.name, bundle.version), bundle)
+                if known.path.resolve() != folder.resolve():
+                    where = f"both in {known.path} and in {folder}"
+                    problems.append(ServingError(f"{bundle.name!r} version {bundle.version} is {where}"))
     names = sorted({name for name, _ in found})
-    return [
+    models = [
         Model(name, tuple(bundle for (owner, _), bundle in sorted(found.items()) if owner == name))
         for name in names
     ]
+    return models, problems
 
 
 def _version_folders(path: Path) -> list[Path]:
@@ -165,6 +199,11 @@ def _parse(description: Any) -> tuple[str, int, dict[str, Signature]]:
         raise ServingError(f"'version' must be a positive integer, received {version!r}")
     if not isinstance(signatures, dict) or DEFAULT_SIGNATURE not in signatures:
         raise ServingError(f"'signatures' must hold {DEFAULT_SIGNATURE!r}, received {signatures!r}")
+    bad = [key for key in signatures if not _NAME.fullmatch(key)]
+    if bad:
+        raise ServingError(
+            f"a signature's name must be letters, digits, '.', '_' and '-', received {bad[0]!r}"
+        )
     return name, version, {key: _signature(key, value) for key, value in signatures.items()}
 
 
@@ -177,6 +216,9 @@ def _signature(key: str, value: Any) -> Signature:
                 f"signature {key!r}: {side!r} must be an object of tensors, received {tensors!r}"
             )
         sides[side] = {name: _tensor(name, tensor) for name, tensor in tensors.items()}
+    file = value.get("onnx", ONNX)
+    if not isinstance(file, str) or not _NAME.fullmatch(file):
+        raise ServingError(f"signature {key!r}: 'onnx' must be the name of a file here, received {file!r}")
     return Signature(**sides)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Literal
 
@@ -14,6 +14,7 @@ from google.protobuf import text_format
 from serving.bundle import Model
 from serving.errors import ServingError
 from serving.messages import POOL, ModelServerConfig
+from serving.warmup import WARMUP, write_warmup
 
 MODELS_CONFIG = "models.config"
 
@@ -64,8 +65,9 @@ def write_layout(
     policy: Policy = "latest",
     root: PurePath | None = None,
     link: bool = False,
+    files: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write `out/NAME/VERSION/` for every bundle, and `out/models.config`.
+    """Write `out/NAME/VERSION/` with warm-up records for every bundle, and `out/models.config`.
 
     The tree is made under a temporary name and renamed when complete.
 
@@ -75,6 +77,7 @@ def write_layout(
         policy: Which versions TensorFlow Serving loads.
         root: Where TensorFlow Serving sees `out`; by default where it is.
         link: Hard links in place of copies; on one file system only.
+        files: Text of further files beside `models.config`, by name.
 
     Returns:
         Path of `models.config`.
@@ -94,12 +97,12 @@ def write_layout(
     try:
         for model in models:
             for bundle in model.versions:
-                shutil.copytree(
-                    bundle.path,
-                    unfinished / model.name / str(bundle.version),
-                    copy_function=os.link if link else shutil.copy2,
-                )
-        (unfinished / MODELS_CONFIG).write_text(text)
+                folder = unfinished / model.name / str(bundle.version)
+                shutil.copytree(bundle.path, folder, copy_function=os.link if link else shutil.copy2)
+                if not (folder / WARMUP).exists():
+                    write_warmup(bundle, folder)
+        for name, content in ({MODELS_CONFIG: text} | dict(files or {})).items():
+            (unfinished / name).write_text(content)
         unfinished.chmod(0o755)
         unfinished.rename(out)
     except OSError as error:

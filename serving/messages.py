@@ -6,7 +6,8 @@ and bytes equal those of the official ones, and both can live in one process. Fi
 are kept as unknown fields, as protobuf does.
 
 Source of the numbers: the `.proto` files in `tensorflow/core/{framework,protobuf}` and
-`tensorflow_serving/{apis,config}`.
+`tensorflow_serving/{apis,config}`, `tensorflow_serving/servables/tensorflow/session_bundle_config.proto` and
+`grpc/health/v1/health.proto`.
 """
 
 from __future__ import annotations
@@ -115,6 +116,31 @@ _MESSAGES: dict[str, dict[str, _Field]] = {
     "tensorflow.serving.ModelServerConfig": {
         "model_config_list": (1, "tensorflow.serving.ModelConfigList", "config"),
     },
+    # -- batching and monitoring configuration --
+    "tensorflow.serving.BatchingParameters": {
+        "max_batch_size": (1, "google.protobuf.Int64Value"),
+        "batch_timeout_micros": (2, "google.protobuf.Int64Value"),
+        "max_enqueued_batches": (3, "google.protobuf.Int64Value"),
+        "num_batch_threads": (4, "google.protobuf.Int64Value"),
+        "allowed_batch_sizes": (6, "repeated int64"),
+    },
+    "tensorflow.serving.PrometheusConfig": {"enable": (1, "bool"), "path": (2, "string")},
+    "tensorflow.serving.MonitoringConfig": {
+        "prometheus_config": (1, "tensorflow.serving.PrometheusConfig"),
+    },
+    # -- warm-up records --
+    "tensorflow.serving.PredictLog": {
+        "request": (1, "tensorflow.serving.PredictRequest"),
+        "response": (2, "tensorflow.serving.PredictResponse"),
+    },
+    "tensorflow.serving.PredictionLog": {
+        "predict_log": (6, "tensorflow.serving.PredictLog", "log_type"),
+    },
+    # -- health --
+    "grpc.health.v1.HealthCheckRequest": {"service": (1, "string")},
+    "grpc.health.v1.HealthCheckResponse": {
+        "status": (1, "grpc.health.v1.HealthCheckResponse.ServingStatus"),
+    },
 }
 
 _ENUMS: dict[str, dict[str, int]] = {
@@ -161,9 +187,20 @@ _ENUMS: dict[str, dict[str, int]] = {
         "UNLOADING": 40,
         "END": 50,
     },
+    "grpc.health.v1.HealthCheckResponse.ServingStatus": {
+        "UNKNOWN": 0,
+        "SERVING": 1,
+        "NOT_SERVING": 2,
+        "SERVICE_UNKNOWN": 3,
+    },
 }
 
-_PACKAGES = ("tensorflow.error", "tensorflow", "tensorflow.serving")  # each may refer to those before it
+_PACKAGES = (
+    "tensorflow.error",
+    "tensorflow",
+    "tensorflow.serving",
+    "grpc.health.v1",
+)  # each may refer to those before it
 
 _FieldProto = descriptor_pb2.FieldDescriptorProto
 
@@ -265,9 +302,17 @@ GetModelMetadataResponse = message_class("tensorflow.serving.GetModelMetadataRes
 GetModelStatusRequest = message_class("tensorflow.serving.GetModelStatusRequest")
 GetModelStatusResponse = message_class("tensorflow.serving.GetModelStatusResponse")
 ModelServerConfig = message_class("tensorflow.serving.ModelServerConfig")
+BatchingParameters = message_class("tensorflow.serving.BatchingParameters")
+MonitoringConfig = message_class("tensorflow.serving.MonitoringConfig")
+PredictionLog = message_class("tensorflow.serving.PredictionLog")
+HealthCheckRequest = message_class("grpc.health.v1.HealthCheckRequest")
+HealthCheckResponse = message_class("grpc.health.v1.HealthCheckResponse")
 
 DATA_TYPES = _ENUMS["tensorflow.DataType"]
 """Numbers of `tensorflow.DataType` by name."""
 
 STATES = _ENUMS["tensorflow.serving.ModelVersionStatus.State"]
 """Numbers of the states of a model version by name."""
+
+HEALTH = _ENUMS["grpc.health.v1.HealthCheckResponse.ServingStatus"]
+"""Numbers of the answers to a health check by name."""

@@ -10,15 +10,16 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from serving.client import Client, ModelClient, RestClient
+from serving.client import Client, ModelClient, RestClient, Retry
 from serving.errors import ServingError
 from serving.signature import DEFAULT_SIGNATURE, check_names
 from serving.tensors import Array
 
 
-def connect(address: str) -> ModelClient:
+def connect(address: str, retry: Retry | None = None) -> ModelClient:
     """Return a client: REST for `http://HOST:PORT`, gRPC for `HOST:PORT`."""
-    return RestClient(address) if address.startswith(("http://", "https://")) else Client(address)
+    kind = RestClient if address.startswith(("http://", "https://")) else Client
+    return kind(address, retry)
 
 
 def read_inputs(text: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 GET  /v1/models/NAME[/versions/N]            status
 GET  /v1/models/NAME[/versions/N]/metadata   signatures
 POST /v1/models/NAME[/versions/N]:predict    {"inputs": ...} by column or {"instances": ...} by row
+GET  /monitoring/prometheus/metrics          counts and times of the server, as text
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from urllib.parse import unquote
 import numpy as np
 from google.protobuf import json_format
 
+from serving import metrics
 from serving.errors import Code, ServingError
 from serving.messages import POOL
 from serving.repository import Limits, Repository
@@ -114,7 +116,8 @@ def predict(
 
 def _parse(body: bytes) -> dict[str, Any]:
     try:
-        request = json.loads(body, parse_constant=_reject_constant)
+        # Decoded here: for bytes, json guesses among encodings and imports a module for each.
+        request = json.loads(body.decode(), parse_constant=_reject_constant)
     except ServingError:
         raise
     except (ValueError, RecursionError) as error:
@@ -270,21 +273,45 @@ class Handler(BaseHTTPRequestHandler):
             return
 
     def _answer(self, body: bytes) -> None:
+        repository = self.server.repository
+        if self.command == "GET" and self.path == metrics.PATH:
+            text = repository.metrics.text(repository.versions)
+            self._send_text(200, text.encode(), metrics.CONTENT_TYPE)
+            return
+        start = time.perf_counter()
+        repository.metrics.begin()
+        code, content, status = self._respond(body)
+        match = _PATH.fullmatch(self.path.partition("?")[0])
+        model = repository.label(unquote(match["name"])) if match else ""
+        api = (match["verb"] or "status").strip("/:") if match else ""
+        api = api if api in {"predict", "metadata", "status"} else ""  # any word may follow the colon
+        repository.metrics.end(model, "REST", api, status, time.perf_counter() - start)
+        self._send(code, content)
+
+    def _respond(self, body: bytes) -> tuple[int, Mapping[str, Any], str]:
+        """Return the HTTP status, the answer and the status in the metrics."""
         server = self.server
+        if not server.slots.acquire(blocking=False):
+            limit = server.limits.max_concurrent
+            error = ServingError(f"{limit} requests are under way already: try again", Code.UNAVAILABLE)
+            return error.code.value, {"error": str(error)}, error.code.name
         try:
             response = answer(server.repository, server.limits, self.command, self.path, body)
         except ServingError as error:
-            self._send(error.code.value, {"error": str(error)})
+            return error.code.value, {"error": str(error)}, error.code.name
         except Exception as error:
             _log.exception("a request failed")
-            self._send(500, {"error": f"internal error: {type(error).__name__}"})
-        else:
-            self._send(200, response)
+            return 500, {"error": f"internal error: {type(error).__name__}"}, Code.INTERNAL.name
+        finally:
+            server.slots.release()
+        return 200, response, "OK"
 
     def _send(self, code: int, content: Mapping[str, Any]) -> None:
-        text = json.dumps(content).encode()
+        self._send_text(code, json.dumps(content).encode(), "application/json")
+
+    def _send_text(self, code: int, text: bytes, kind: str) -> None:
         self.send_response(code)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(text)))
         if self.server.stopping or self.close_connection:
             self.send_header("Connection", "close")
@@ -304,6 +331,7 @@ class HttpServer(ThreadingHTTPServer):
         self.repository = repository
         self.limits = limits
         self.stopping = False
+        self.slots = threading.BoundedSemaphore(limits.max_concurrent)
         self._open: set[Any] = set()
         self._changed = threading.Condition()
         if ":" in host:
@@ -336,10 +364,16 @@ class HttpServer(ThreadingHTTPServer):
         self.server_close()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Note a new connection and hand it to its thread."""
+        """Note a new connection and hand it to its thread, or refuse it: each costs a thread."""
         with self._changed:
-            self._open.add(request)
-        super().process_request(request, client_address)
+            full = len(self._open) >= 2 * self.limits.max_concurrent
+            if not full:
+                self._open.add(request)
+        if full:
+            _refuse(request, len(self._open))
+            super().shutdown_request(request)
+        else:
+            super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
         """Close a connection that has ended."""
@@ -364,5 +398,17 @@ class HttpServer(ThreadingHTTPServer):
 def _shutdown(connection: socket.socket, how: int) -> None:
     try:
         connection.shutdown(how)
+    except OSError:
+        return
+
+
+def _refuse(connection: socket.socket, count: int) -> None:
+    """Answer a connection that gets no thread; a new socket takes these few bytes without waiting."""
+    text = json.dumps({"error": f"{count} connections are open already: try again"}).encode()
+    head = (
+        f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: {len(text)}"
+    )
+    try:
+        connection.sendall(head.encode() + b"\r\nConnection: close\r\n\r\n" + text)
     except OSError:
         return

@@ -1,8 +1,9 @@
-"""The gRPC side of the server: `PredictionService` and `ModelService` of TensorFlow Serving."""
+"""The gRPC side of the server: TensorFlow Serving's `PredictionService` and `ModelService`, and `Health`."""
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from concurrent import futures
 from typing import Any
@@ -12,11 +13,14 @@ from google.protobuf.message import DecodeError
 
 from serving.errors import Code, ServingError
 from serving.messages import (
+    HEALTH,
     STATES,
     GetModelMetadataRequest,
     GetModelMetadataResponse,
     GetModelStatusRequest,
     GetModelStatusResponse,
+    HealthCheckRequest,
+    HealthCheckResponse,
     ModelSpec,
     PredictRequest,
     PredictResponse,
@@ -31,6 +35,7 @@ _log = logging.getLogger(__name__)
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 METADATA = "/tensorflow.serving.PredictionService/GetModelMetadata"
 STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
+CHECK = "/grpc.health.v1.Health/Check"
 
 SIGNATURE_FIELD = "signature_def"
 """The one metadata field that TensorFlow Serving knows."""
@@ -67,6 +72,18 @@ def status(repository: Repository, limits: Limits, request: Any) -> Any:
     return status_response(repository.available(spec.name, _version(spec)))
 
 
+def check(repository: Repository, limits: Limits, request: Any) -> Any:
+    """Answer a `HealthCheckRequest`: of the whole server, of one of its services, or of a model by name."""
+    name = request.service
+    if name in _SERVICES:
+        healthy = bool(repository.versions)
+    elif repository.label(name):
+        healthy = True
+    else:
+        raise ServingError(f"no service or model named {name!r}", Code.NOT_FOUND)
+    return HealthCheckResponse(status=HEALTH["SERVING" if healthy else "NOT_SERVING"])
+
+
 def signature_map(servable: Servable) -> Any:
     """Return the `SignatureDefMap` of a model, for either protocol."""
     signatures = SignatureDefMap()
@@ -85,11 +102,15 @@ def status_response(versions: list[int]) -> Any:
 
 _Answer = Callable[[Repository, Limits, Any], Any]
 
-_METHODS: dict[str, tuple[_Answer, Any]] = {
-    PREDICT: (predict, PredictRequest),
-    METADATA: (metadata, GetModelMetadataRequest),
-    STATUS: (status, GetModelStatusRequest),
+_METHODS: dict[str, tuple[_Answer, Any, str]] = {
+    # path: (function, request, name in the metrics)
+    PREDICT: (predict, PredictRequest, "predict"),
+    METADATA: (metadata, GetModelMetadataRequest, "metadata"),
+    STATUS: (status, GetModelStatusRequest, "status"),
+    CHECK: (check, HealthCheckRequest, "health"),
 }
+
+_SERVICES = {"", *(path.split("/")[1] for path in _METHODS)}
 
 
 def start(repository: Repository, limits: Limits, address: str, workers: int) -> tuple[Any, int]:
@@ -114,11 +135,12 @@ def start(repository: Repository, limits: Limits, address: str, workers: int) ->
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),  # otherwise a second server on the port starts and takes half the calls
         ],
+        maximum_concurrent_rpcs=limits.max_concurrent,
     )
-    for path, (answer, request_class) in _METHODS.items():
+    for path in _METHODS:
         _, service, method = path.split("/")
         handler = grpc.unary_unary_rpc_method_handler(
-            _behaviour(answer, request_class, repository, limits),
+            _behaviour(path, repository, limits),
             response_serializer=lambda response: response.SerializeToString(),
         )
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
@@ -132,13 +154,22 @@ def start(repository: Repository, limits: Limits, address: str, workers: int) ->
     return server, port
 
 
-def _behaviour(
-    answer: _Answer, request_class: Any, repository: Repository, limits: Limits
-) -> Callable[[bytes, Any], Any]:
+def _behaviour(path: str, repository: Repository, limits: Limits) -> Callable[[bytes, Any], Any]:
+    answer, request_class, api = _METHODS[path]
+    metrics = repository.metrics
+
     def call(body: bytes, context: Any) -> Any:
+        start = time.perf_counter()
+        metrics.begin()
+        model, error = "", None
         # Bytes are parsed here, not by gRPC, which would answer INTERNAL to a message it cannot read.
         try:
-            return answer(repository, limits, request_class.FromString(body))
+            if not context.is_active():  # it waited for a thread until its deadline had passed
+                raise ServingError("the deadline passed before a thread was free", Code.DEADLINE_EXCEEDED)
+            request = request_class.FromString(body)
+            if hasattr(request, "model_spec"):
+                model = repository.label(request.model_spec.name)
+            return answer(repository, limits, request)
         except DecodeError:
             error = ServingError(f"the request is not a {request_class.DESCRIPTOR.full_name}")
         except ServingError as caught:
@@ -146,6 +177,9 @@ def _behaviour(
         except Exception as caught:
             _log.exception("a call failed")
             error = ServingError(f"internal error: {type(caught).__name__}", Code.INTERNAL)
+        finally:
+            status = error.code.name if error else "OK"
+            metrics.end(model, "GRPC", api, status, time.perf_counter() - start)
         return context.abort(grpc.StatusCode[error.code.name], str(error))
 
     return call

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
@@ -30,38 +31,53 @@ class Backend(Protocol):
 
 
 class OnnxBackend:
-    """ONNX Runtime, one thread per call: parallelism comes from concurrent requests."""
+    """ONNX Runtime, one file per signature, one thread per call: parallelism comes from concurrent requests.
+
+    Signatures without a file are not offered.
+    """
 
     def __init__(self, bundle: Bundle) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3  # errors only: what matters is raised
-        try:
-            self._session = onnxruntime.InferenceSession(
-                bundle.onnx, options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # ONNX Runtime has no common base class for its errors
-            raise ServingError(f"{bundle.onnx} cannot be loaded: {error}", Code.INTERNAL) from None
-        signature = bundle.signatures[DEFAULT_SIGNATURE]
-        for side, declared, actual in (
-            ("inputs", signature.inputs, self._session.get_inputs()),
-            ("outputs", signature.outputs, self._session.get_outputs()),
-        ):
-            found = {tensor.name: tensor.type for tensor in actual}
-            wanted = {name: _onnx_type(spec) for name, spec in declared.items()}
-            if found != wanted:
-                raise ServingError(
-                    f"{bundle.onnx} has {side} {_listing(found)}, bundle.json declares {_listing(wanted)}"
-                )
-        self._outputs = list(signature.outputs)
-        self.signatures = {DEFAULT_SIGNATURE: signature}
+        self.signatures = {
+            name: signature
+            for name, signature in bundle.signatures.items()
+            if name == DEFAULT_SIGNATURE
+            or "onnx" in bundle.description["signatures"][name]
+            or bundle.onnx_of(name).is_file()
+        }
+        self._sessions = {
+            name: _session(bundle.onnx_of(name), signature) for name, signature in self.signatures.items()
+        }
+        self._outputs = {name: list(signature.outputs) for name, signature in self.signatures.items()}
 
     def run(self, signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Return the outputs by name."""
-        return dict(zip(self._outputs, self._session.run(self._outputs, dict(inputs)), strict=True))
+        names = self._outputs[signature]
+        return dict(zip(names, self._sessions[signature].run(names, dict(inputs)), strict=True))
+
+
+def _session(path: Path, signature: Signature) -> Any:
+    """Load an ONNX file whose inputs and outputs are those of a signature."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors only: what matters is raised
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime has no common base class for its errors
+        raise ServingError(f"{path} cannot be loaded: {error}", Code.INTERNAL) from None
+    for side, declared, actual in (
+        ("inputs", signature.inputs, session.get_inputs()),
+        ("outputs", signature.outputs, session.get_outputs()),
+    ):
+        found = {tensor.name: tensor.type for tensor in actual}
+        wanted = {name: _onnx_type(spec) for name, spec in declared.items()}
+        if found != wanted:
+            raise ServingError(
+                f"{path} has {side} {_listing(found)}, bundle.json declares {_listing(wanted)}"
+            )
+    return session
 
 
 def _onnx_type(spec: TensorSpec) -> str:

@@ -19,10 +19,12 @@ from serving.errors import ServingError
 from serving.repository import Limits, Repository
 from serving.rest import HttpServer
 from serving.runtime import BackendName
+from serving.watch import Watcher
 
 LOOPBACK = "127.0.0.1"
 REST_PORT = 8501
 GRPC_PORT = 8500
+RELOAD_SECONDS = 2.0
 
 
 class Server:
@@ -38,6 +40,8 @@ class Server:
         limits: What one request may ask for.
         workers: Threads that answer gRPC calls.
         grace: Time that requests under way have to finish when the server stops [s].
+        watch: Folders to follow: new versions in them are loaded and removed ones let go.
+        reload_seconds: Time between two looks at them [s]; 0 for never.
 
     Raises:
         ServingError: A bundle cannot be loaded.
@@ -53,12 +57,16 @@ class Server:
         limits: Limits | None = None,
         workers: int = 8,
         grace: float = 5.0,
+        watch: Sequence[Path] = (),
+        reload_seconds: float = RELOAD_SECONDS,
     ) -> None:
         for name, port in (("rest_port", rest_port), ("grpc_port", grpc_port)):
             if not 0 <= port <= 65535:
                 raise ServingError(f"{name} must be in 0..65535, received {port}")
         if workers < 1:
             raise ServingError(f"workers must be at least 1, received {workers}")
+        if not reload_seconds >= 0:
+            raise ServingError(f"reload_seconds must be 0 (never) or more, received {reload_seconds:g}")
         self.host = host
         self.rest_port = rest_port
         self.grpc_port = grpc_port
@@ -66,6 +74,8 @@ class Server:
         self._limits = limits or Limits()
         self._workers = workers
         self._grace = grace
+        follow = bool(watch) and reload_seconds != 0
+        self._watcher = Watcher(self.repository, watch, reload_seconds) if follow else None
         self._running = ExitStack()
 
     def start(self) -> None:
@@ -84,6 +94,9 @@ class Server:
             self.rest_port = http.server_port
             stack.pop_all()
         self._running.callback(self._halt, http, grpc_server)
+        if self._watcher is not None:
+            self._watcher.start()
+            self._running.callback(self._watcher.stop)
 
     def stop(self) -> None:
         """Stop accepting requests, finish those under way and close the ports."""
@@ -134,6 +147,7 @@ def serve(
     workers: int = 8,
     grace: float = 5.0,
     ready_file: Path | None = None,
+    reload_seconds: float = RELOAD_SECONDS,
 ) -> None:
     """Serve bundles until SIGTERM or SIGINT, then finish what is under way and return.
 
@@ -150,12 +164,24 @@ def serve(
         workers: Threads that answer gRPC calls.
         grace: Time that requests under way have to finish [s].
         ready_file: File to write the line to, completely or not at all.
+        reload_seconds: Time between two looks for new and removed versions [s]; 0 for never.
 
     Raises:
         ServingError: A bundle, a port or the file cannot be used.
     """
     with _stop_signal() as stop:
-        server = Server(discover(paths), host, rest_port, grpc_port, backend, limits, workers, grace)
+        server = Server(
+            discover(paths),
+            host,
+            rest_port,
+            grpc_port,
+            backend,
+            limits,
+            workers,
+            grace,
+            watch=paths,
+            reload_seconds=reload_seconds,
+        )
         with server, ExitStack() as stack:
             line = json.dumps(server.describe())
             if ready_file is not None:

@@ -56,12 +56,15 @@ class Signature:
     inputs: Mapping[str, TensorSpec]
     outputs: Mapping[str, TensorSpec]
 
-    def check_inputs(self, inputs: Mapping[str, Array], max_rows: int | None = None) -> None:
+    def check_inputs(self, inputs: Mapping[str, Array], max_rows: int | None = None) -> int | None:
         """Check the names, types and shapes of a request, and that all its tensors have as many rows.
 
         Args:
             inputs: Arrays by name; where a shape begins with -1, the first axis is the row.
             max_rows: Largest number of rows.
+
+        Returns:
+            The number of rows; None for a function that has none.
 
         Raises:
             ServingError: One line that names the tensor, what was received and what is wanted.
@@ -87,6 +90,14 @@ class Signature:
                 f"{largest} rows in one request, at most {max_rows} are allowed: send several requests",
                 Code.RESOURCE_EXHAUSTED,
             )
+        return largest if rows else None
+
+    def no_rows(self) -> dict[str, Array]:
+        """Return the outputs for a request of no rows: empty arrays."""
+        return {
+            name: np.zeros([max(size, 0) for size in spec.shape], spec.dtype)
+            for name, spec in self.outputs.items()
+        }
 
 
 def check_names(received: Iterable[str], wanted: Iterable[str], what: str = "input") -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import resource
 import statistics
+import subprocess
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -18,6 +21,7 @@ from typing import Any, Self
 import numpy as np
 
 from tfrecords_tools.schema import Columns, Schema
+from trackkeras.errors import UserError
 
 Row = dict[str, Any]
 
@@ -284,51 +288,65 @@ def _example_batch(bundle: Any, batch: int) -> dict[str, Any]:
 # -- server ------------------------------------------------------------------------------------------------
 
 
-def server(bundle: Path) -> list[Row]:
+def server(bundle: Path, seconds: float = 2.0) -> list[Row]:
     """Measure the local server over loopback, gRPC and REST, with one and with eight clients.
+
+    The server is a process of its own; the clients, threads of this one, share the machine with it.
 
     Args:
         bundle: Bundle folder.
+        seconds: Time for each row of the table [s].
     """
     from serving.bundle import discover
-    from serving.query import connect
-    from serving.server import Server
+    from serving.loadtest import Bounds, load_test
 
-    models = discover([bundle])
-    newest = models[0].versions[-1]
+    newest = discover([bundle])[0].versions[-1]
     table = []
-    with Server(models, rest_port=0, grpc_port=0) as running:
-        addresses = {"gRPC": running.grpc_target, "REST": running.rest_url}
+    with _served(bundle) as place:
+        addresses = {
+            "gRPC": f"{place['host']}:{place['grpc_port']}",
+            "REST": f"http://{place['host']}:{place['rest_port']}",
+        }
         for protocol, address in addresses.items():
             for batch in (1, 256, 4096):
-                for clients in (1, 8):
-                    inputs = _example_batch(newest, batch)
-                    requests = max(40, (800 if batch == 1 else 20_000 // batch) // clients)
-
-                    def ask(
-                        _: int, address: str = address, inputs: Any = inputs, requests: int = requests
-                    ) -> list[float]:
-                        client, times = connect(address), []
-                        client.predict(newest.name, inputs)
-                        for _ in range(requests):
-                            start = time.perf_counter()
-                            client.predict(newest.name, inputs)
-                            times.append(time.perf_counter() - start)
-                        return times
-
-                    start = time.perf_counter()
-                    with ThreadPoolExecutor(clients) as pool:
-                        times = [value for part in pool.map(ask, range(clients)) for value in part]
-                    elapsed = time.perf_counter() - start
-                    table.append(
-                        {
-                            "protocol": protocol,
-                            "batch": batch,
-                            "clients": clients,
-                            "requests_per_s": len(times) / elapsed,
-                            "rows_per_s": batch * len(times) / elapsed,
-                            "p50_ms": 1e3 * float(np.quantile(times, 0.5)),
-                            "p99_ms": 1e3 * float(np.quantile(times, 0.99)),
-                        }
-                    )
+                result = load_test(
+                    address,
+                    newest.name,
+                    newest.description["examples"],
+                    batch,
+                    clients=(1, 8),
+                    rates=(),
+                    bounds=Bounds(seconds),
+                )
+                columns = ("clients", "requests_per_s", "rows_per_s", "p50_ms", "p99_ms")
+                table += [
+                    {"protocol": protocol, "batch": batch, **{key: step[key] for key in columns}}
+                    | {"errors": sum(step["errors"].values())}
+                    for step in result["steps"]
+                ]
     return table
+
+
+@contextmanager
+def _served(bundle: Path) -> Iterator[dict[str, Any]]:
+    """Run `trackkeras serve` on free ports; gives what it says of itself."""
+    command = [
+        sys.executable,
+        "-m",
+        "trackkeras.cli",
+        "serve",
+        str(bundle),
+        "--rest-port",
+        "0",
+        "--grpc-port",
+        "0",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            if not line:
+                raise UserError(f"the server of {bundle} did not start; see its message above")
+            yield json.loads(line)
+        finally:
+            process.terminate()

@@ -716,8 +716,14 @@ def serve(
     max_rows: Annotated[int, typer.Option(help="Most rows in one request.")] = 1_000_000,
     workers: Annotated[int, typer.Option(help="Threads that answer requests.")] = 8,
     ready_file: Annotated[Path | None, typer.Option(help="JSON with ports and pid, once ready.")] = None,
+    max_concurrent: Annotated[
+        int, typer.Option(help="Most requests that each protocol answers or keeps waiting.")
+    ] = 128,
+    reload_seconds: Annotated[
+        float, typer.Option(help="Time between two looks for new and removed versions [s]; 0: never.")
+    ] = 2.0,
 ) -> None:
-    """Serve bundles with TF-Serving's REST and gRPC protocol until interrupted.
+    """Serve bundles with TF-Serving's REST and gRPC protocol until interrupted; new versions are picked up.
 
     Example: trackkeras serve bundles/mlp_medium-first
     """
@@ -730,9 +736,10 @@ def serve(
         rest_port=rest_port,
         grpc_port=grpc_port,
         backend=backend.value,
-        limits=Limits(max_rows=max_rows),
+        limits=Limits(max_rows=max_rows, max_concurrent=max_concurrent),
         workers=workers,
         ready_file=ready_file,
+        reload_seconds=reload_seconds,
     )
 
 
@@ -740,23 +747,137 @@ def serve(
 def serving_config(
     bundles: Annotated[list[Path], typer.Argument(help="Bundles, or folders of bundles.")],
     root: Annotated[
-        str | None, typer.Option(help="Folder of the bundles as the server sees it, e.g. /models.")
+        str | None, typer.Option(help="Folder of the bundles as the server sees it; with --out /models.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Also copy the bundles to this new folder.")] = None,
+    batching: Annotated[
+        Path | None,
+        typer.Option(metavar="CURVE.json", help="Batch as this `bench inference --json` curve suggests."),
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads that run batches; default: cores.")] = None,
+    monitoring: Annotated[
+        bool, typer.Option("--monitoring", help="Print the monitoring configuration.")
+    ] = False,
+    compose: Annotated[bool, typer.Option("--compose", help="Print a docker-compose.yaml.")] = False,
+    kubernetes: Annotated[bool, typer.Option("--kubernetes", help="Print Kubernetes manifests.")] = False,
+    image: Annotated[
+        str, typer.Option(help="Image of TF-Serving in the manifests; pin a tag for production.")
+    ] = "tensorflow/serving:latest",
+    out: Annotated[
+        Path | None, typer.Option(help="Write all files, the bundles and warm-up records to this new folder.")
+    ] = None,
 ) -> None:
-    """Print TF-Serving's models.config for some bundles; a bundle is itself a TF-Serving model folder.
+    """Print TF-Serving's models.config for some bundles, another of its files, or write a folder of all.
+
+    A bundle is itself a TF-Serving model folder. The syntax of all files is tested; the real
+    tensorflow_model_server was not run with them.
 
     Example: trackkeras serving-config bundles --root /models > models.config
     """
+    from serving import deployment
     from serving.bundle import discover
     from serving.layout import models_config, write_layout
 
+    if monitoring + compose + kubernetes + (out is not None) > 1:
+        raise typer.BadParameter("choose one of --monitoring, --compose, --kubernetes and --out")
     models = discover(bundles)
+    cores = os.cpu_count() or 1
+    batches = (
+        None
+        if batching is None
+        else deployment.batching_config(
+            deployment.read_curve(batching), cores if threads is None else threads
+        )
+    )
     seen = PurePosixPath(root) if root else None
-    if out is None:
-        print(models_config(models, root=seen), end="")
+    if out is not None:
+        print(
+            write_layout(
+                models, out, root=seen or deployment.ROOT, files=deployment.files(models, batches, image)
+            )
+        )
+    elif monitoring:
+        print(deployment.monitoring_config(), end="")
+    elif compose:
+        print(deployment.compose(models, batching=batches is not None, image=image), end="")
+    elif kubernetes:
+        print(deployment.kubernetes(models, batching=batches, image=image), end="")
+    elif batches is not None:
+        print(batches, end="")
     else:
-        print(write_layout(models, out, root=seen))
+        print(models_config(models, root=seen), end="")
+
+
+@app.command()
+def loadtest(
+    address: Annotated[str, typer.Argument(help="HOST:PORT for gRPC, http://HOST:PORT for REST.")],
+    model: Annotated[str, typer.Option(help="Name of the served model.")],
+    inputs: Annotated[
+        str | None, typer.Option(help="As for `query`, repeated to --rows rows; default: ones.")
+    ] = None,
+    rows: Annotated[int, typer.Option(help="Rows of a request.")] = 1,
+    clients: Annotated[list[int] | None, typer.Option(help="Closed loop; repeat. [1, 2, 4, 8]")] = None,
+    rate: Annotated[
+        list[float] | None,
+        typer.Option(
+            help="Open loop [1/s]; repeat. Default: from 20 % of the best closed rate until missed."
+        ),
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="Longest time of a step [s].")] = 5.0,
+    max_requests: Annotated[int, typer.Option(help="Most requests of a step.")] = 20_000,
+    signature: Annotated[str, typer.Option(help="Which function of the model.")] = "serving_default",
+    out: Annotated[
+        Path | None, typer.Option(metavar="NAME", help="Write NAME.json, NAME.png and NAME.svg.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Load a server in closed and open loops: latency and errors against rate, and where it saturates.
+
+    Example: trackkeras loadtest 127.0.0.1:8500 --model mlp_medium-first --out load
+    """
+    from serving.loadtest import Bounds, Step, load_test
+    from serving.query import read_inputs
+
+    def show(step: Step) -> None:
+        times = "" if step.p50_ms is None else f", p50 {step.p50_ms:.2f} ms, p99 {step.p99_ms:.2f} ms"
+        loop = (
+            f"closed, {step.clients} clients"
+            if step.loop == "closed"
+            else f"open, {step.offered_per_s:.0f}/s"
+        )
+        errors = "".join(f", {count} x {name}" for name, count in step.errors.items())
+        print(f"{loop}: {step.requests_per_s:.0f}/s{times}{errors}", file=sys.stderr)
+
+    result = load_test(
+        address,
+        model,
+        None if inputs is None else read_inputs(inputs),
+        rows,
+        clients or (1, 2, 4, 8),
+        rate,
+        Bounds(seconds, max_requests),
+        signature,
+        show,
+    )
+    if out is not None:
+        from tfrecords_tools.files import write_json
+        from trackkeras.load_figure import load_figure
+        from trackkeras.plots import save
+
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(out.with_name(f"{out.name}.json"), result)
+        save(load_figure(result), out)
+    if as_json:
+        _print_json(result)
+        return
+    saturation = result["saturation_per_s"]
+    if saturation is None:
+        print("saturated: the server did not keep up with any rate")
+    elif result["saturated"]:
+        print(f"saturated: the server keeps up to {saturation:.0f} requests/s")
+    else:
+        print(f"not saturated at {saturation:.0f} requests/s, the largest rate")
+    if result["errors"]:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -16,6 +16,7 @@ from tensorflow_serving.apis import (
     get_model_status_pb2,
     model_pb2,
     predict_pb2,
+    prediction_log_pb2,  # noqa: F401  (registers PredictionLog)
 )
 from tensorflow_serving.config import model_server_config_pb2  # noqa: F401  (registers ModelServerConfig)
 
@@ -58,7 +59,24 @@ def facts(field):
     )
 
 
-@pytest.mark.parametrize("name", messages._MESSAGES)
+WITHOUT_STUB = {
+    # the package of official stubs leaves these out
+    "tensorflow.serving.BatchingParameters",
+    "tensorflow.serving.PrometheusConfig",
+    "tensorflow.serving.MonitoringConfig",
+    "grpc.health.v1.HealthCheckRequest",
+    "grpc.health.v1.HealthCheckResponse",
+    "grpc.health.v1.HealthCheckResponse.ServingStatus",
+}
+
+
+def test_messages_without_a_stub_have_none():
+    for name in WITHOUT_STUB:
+        with pytest.raises(KeyError):
+            OFFICIAL.FindMessageTypeByName(name)
+
+
+@pytest.mark.parametrize("name", sorted(messages._MESSAGES.keys() - WITHOUT_STUB))
 def test_every_field_is_the_official_one(name):
     ours = messages.POOL.FindMessageTypeByName(name)
     official = OFFICIAL.FindMessageTypeByName(name)
@@ -66,7 +84,7 @@ def test_every_field_is_the_official_one(name):
         assert facts(field) == facts(official.fields_by_name[field.name]), field.full_name
 
 
-@pytest.mark.parametrize("name", messages._ENUMS)
+@pytest.mark.parametrize("name", sorted(messages._ENUMS.keys() - WITHOUT_STUB))
 def test_every_enum_value_is_the_official_one(name):
     official = OFFICIAL.FindEnumTypeByName(name).values_by_name
     ours = messages.POOL.FindEnumTypeByName(name).values_by_name

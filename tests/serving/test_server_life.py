@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
 
 from serving.bundle import discover, read_bundle
 from serving.client import Client, RestClient, Retry
@@ -53,6 +54,73 @@ def test_the_saved_model_has_all_signatures(bundles, transport):
                 assert sorted(client.metadata("transport").signatures) == ["serving_default", "slopes"]
                 outputs = client.predict("transport", state, signature="slopes")
                 np.testing.assert_array_equal(outputs["slopes"], state["state"][:, 2:4], strict=True)
+
+
+def write_slopes(path, name="model.slopes.onnx", outputs=("slopes",)):
+    """Add an ONNX file for the signature `slopes` of `transport`."""
+    nodes = [helper.make_node("Slice", ["state", "from", "to", "axis"], ["slopes"])]
+    values = {"from": [2], "to": [4], "axis": [1]}
+    constants = [onnx.numpy_helper.from_array(np.array(value), key) for key, value in values.items()]
+    sides = [
+        [helper.make_tensor_value_info(key, onnx.TensorProto.FLOAT, (None, size)) for key, size in side]
+        for side in ([("state", 5)], [(output, 2) for output in outputs])
+    ]
+    graph = helper.make_graph(nodes, "slopes", *sides, initializer=constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.save(model, path / name)
+
+
+@pytest.mark.parametrize("named", [None, "other.onnx"])
+def test_onnx_has_the_signatures_that_have_a_file(bundles, tmp_path, transport, named):
+    path = shutil.copytree(bundles / "transport/2", tmp_path / "2")
+    if named:
+        change_signature(path, "slopes", onnx=named)
+    write_slopes(path, named or "model.slopes.onnx")
+    inputs = transport.tracks(5)
+    with Server(discover([path]), rest_port=0, grpc_port=0) as server:
+        for client in (Client(server.grpc_target), RestClient(server.rest_url)):
+            with client:
+                assert sorted(client.metadata("transport").signatures) == ["serving_default", "slopes"]
+                slopes = client.predict("transport", {"state": inputs["state"]}, signature="slopes")
+                np.testing.assert_array_equal(slopes["slopes"], inputs["state"][:, 2:4], strict=True)
+                transport.check(client.predict("transport", inputs), inputs, 2)
+
+
+def change_signature(path, signature, **entries):
+    file = path / "bundle.json"
+    description = json.loads(file.read_text())
+    description["signatures"][signature] |= entries
+    file.write_text(json.dumps(description))
+
+
+def test_a_named_onnx_file_must_be_there_and_fit(bundles, tmp_path):
+    path = shutil.copytree(bundles / "transport/2", tmp_path / "2")
+    change_signature(path, "slopes", onnx="absent.onnx")
+    with pytest.raises(ServingError, match=r"absent\.onnx cannot be loaded"):
+        load(read_bundle(path))
+    change_signature(path, "slopes", onnx="model.onnx")
+    with pytest.raises(ServingError, match=r"has inputs .*bundle\.json declares state"):
+        load(read_bundle(path))
+
+
+@pytest.mark.parametrize("name", ["../2/model.onnx", "/etc/passwd", "", ".hidden", 3, None, "a/b"])
+def test_a_named_onnx_file_lies_in_the_bundle(bundles, tmp_path, name):
+    path = shutil.copytree(bundles / "transport/2", tmp_path / "2")
+    change_signature(path, "slopes", onnx=name)
+    with pytest.raises(ServingError, match="'onnx' must be the name of a file here"):
+        read_bundle(path)
+
+
+@pytest.mark.parametrize("backend", ["onnx", "savedmodel"])
+def test_no_rows_need_no_engine(bundles, backend):
+    bundle = read_bundle(bundles / "sums/1")
+    servable = Servable(bundle, load(bundle, backend))
+    servable.backend.run = None  # some graphs fail without rows
+    outputs = servable.predict("", {"hits": np.zeros((0, 3), np.float32)}, Limits())
+    assert {name: (array.shape, array.dtype.name) for name, array in outputs.items()} == {
+        "total": ((0,), "float32"),
+        "double": ((0, 3), "float32"),
+    }
 
 
 def test_an_unknown_engine(bundles):
