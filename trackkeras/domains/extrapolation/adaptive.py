@@ -35,7 +35,14 @@ from trackkeras.domains.extrapolation.blocks import (
     take,
 )
 from trackkeras.domains.extrapolation.field_gradients import gradient_block
-from trackkeras.domains.extrapolation.kernels import BLOCK, exponential, field_block
+from trackkeras.domains.extrapolation.kernels import (
+    BLOCK,
+    allowed_block,
+    exponential,
+    field_block,
+    restricted,
+)
+from trackkeras.domains.extrapolation.status import LEFT_VOLUME
 from trackkeras.domains.extrapolation.variations import (
     COLUMNS,
     PARTIALS,
@@ -152,7 +159,7 @@ def advance_adaptive(
         attempts: `(n,)` int64, steps that were computed.
     """
     stages = len(nodes) - 1
-    with_jacobian = jacobian.shape[0] > 0
+    with_jacobian, limited = jacobian.shape[0] > 0, restricted(kind, params)
     x_min, x_max, y_min, y_max = volume[0], volume[1], volume[2], volume[3]
     rest_x, rest_y, rest_z = 0.5 * (x_min + x_max), 0.5 * (y_min + y_max), 0.5 * (volume[4] + volume[5])
     x, y, tx, ty = np.full(BLOCK, rest_x), np.full(BLOCK, rest_y), np.zeros(BLOCK), np.zeros(BLOCK)
@@ -174,7 +181,7 @@ def advance_adaptive(
 
     # The next tracks, with their first stage.
     wait_x, wait_y, wait_tx, wait_ty = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
-    wait_z, wait_bend = np.empty(BLOCK), np.empty(BLOCK)
+    wait_z, wait_bend, wait_allowed = np.empty(BLOCK), np.empty(BLOCK), np.ones(BLOCK)
     wait_change_x, wait_change_y = np.empty(BLOCK), np.empty(BLOCK)
     wait_partials = np.empty((PARTIALS, extra))
     waiting = np.empty(BLOCK, np.int64)
@@ -210,6 +217,9 @@ def advance_adaptive(
                     wait_tx[ready], wait_ty[ready] = state[track, 2], state[track, 3]
                     wait_z[ready], wait_bend[ready] = z0[track], kappa * state[track, 4]
                     ready += 1
+                if limited:
+                    fill(wait_allowed, 1.0)
+                    allowed_block(kind, params, values, wait_x, wait_y, wait_z, wait_allowed)
                 field_block(kind, params, values, wait_x, wait_y, wait_z, bx, by, bz)
                 bending(factor, wait_bend, wait_tx, wait_ty)
                 slope_change_x(wait_change_x, factor, wait_tx, wait_ty, bx, by, bz)
@@ -219,6 +229,9 @@ def advance_adaptive(
                     fill_partials(
                         wait_partials, factor, wait_bend, kappas, wait_tx, wait_ty, bx, by, bz, gradient
                     )
+            while used < ready and wait_allowed[used] == 0.0:
+                status[waiting[used]] = LEFT_VOLUME
+                used += 1
             if used == ready:
                 continue
             track = waiting[used]
@@ -244,7 +257,9 @@ def advance_adaptive(
             used += 1
             live += 1
         if live == 0:
-            break
+            if used == ready and following == len(order):
+                break
+            continue
 
         for lane in range(BLOCK):
             remaining = end[lane] - z[lane]
@@ -266,6 +281,8 @@ def advance_adaptive(
             clear_outside(inside, new_y, y_min, y_max)
             for lane in range(BLOCK):
                 stage_z[lane] = z[lane] + node * h[lane]
+            if limited:
+                allowed_block(kind, params, values, new_x, new_y, stage_z, inside)
             field_block(kind, params, values, new_x, new_y, stage_z, bx, by, bz)
             bending(factor, bend, new_tx, new_ty)
             slope_change_x(change_x[stage], factor, new_tx, new_ty, bx, by, bz)
@@ -276,7 +293,7 @@ def advance_adaptive(
                     new_variation, variation, node, h, square, place_row, slope_row, variation_changes, stage
                 )
                 fill_partials(partials, factor, bend, kappas, new_tx, new_ty, bx, by, bz, gradient)
-                change_variations(variation_changes, stage, partials, new_variation)
+                change_variations(variation_changes, stage, partials, new_variation, new_variation)
         place_row, slope_row = positions[stages], slopes[stages]
         sum_position(new_x, x, tx, 1.0, h, square, place_row, change_x, stages)
         sum_position(new_y, y, ty, 1.0, h, square, place_row, change_y, stages)
@@ -294,6 +311,10 @@ def advance_adaptive(
         _error_at_end(error, error_x, error_y)
         _growth(growth, error, tolerance, exponent)
 
+        if limited:
+            for lane in range(BLOCK):
+                stage_z[lane] = z[lane] + h[lane]
+            allowed_block(kind, params, values, new_x, new_y, stage_z, inside)
         copy(possible, inside)
         keep_within(possible, new_x, x_min, x_max)
         keep_within(possible, new_y, y_min, y_max)
@@ -375,4 +396,4 @@ def advance_adaptive(
             if with_jacobian:
                 gradient_block(kind, params, values, x, y, z, gradient)
                 fill_partials(partials, factor, bend, kappas, tx, ty, bx, by, bz, gradient)
-                change_variations(variation_changes, 0, partials, variation)
+                change_variations(variation_changes, 0, partials, variation, variation)

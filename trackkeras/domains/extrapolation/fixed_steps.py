@@ -20,7 +20,7 @@ from trackkeras.domains.extrapolation.blocks import (
     take,
 )
 from trackkeras.domains.extrapolation.field_gradients import gradient_block
-from trackkeras.domains.extrapolation.kernels import BLOCK, field_block
+from trackkeras.domains.extrapolation.kernels import BLOCK, allowed_block, field_block, restricted
 from trackkeras.domains.extrapolation.variations import (
     COLUMNS,
     PARTIALS,
@@ -58,7 +58,7 @@ def advance_fixed(
 ):
     """Propagate the tracks `order` in blocks; fills their rows of `out`, `jacobian` and `status`.
 
-    A track takes `steps` steps: `first_step`, then `inner_step` each, the last one being what remains of `dz`.
+    A track takes `steps` steps: `first_step`, then `inner_step` each, the last being what remains of `dz`.
 
     Args:
         kappa: The bending constant; an argument because compiled code in a cache would keep an old value.
@@ -83,7 +83,7 @@ def advance_fixed(
         status: `(n,)` int8.
     """
     stages = len(fresh)
-    with_jacobian = jacobian.shape[0] > 0
+    with_jacobian, limited = jacobian.shape[0] > 0, restricted(kind, params)
     x_min, x_max, y_min, y_max = volume[0], volume[1], volume[2], volume[3]
     x, y, tx, ty = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
     new_x, new_y, new_tx, new_ty = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
@@ -96,7 +96,7 @@ def advance_fixed(
     change_x, change_y = np.empty((stages, BLOCK)), np.empty((stages, BLOCK))
     extra = BLOCK if with_jacobian else 0
     variation, new_variation = np.empty((4, COLUMNS, extra)), np.empty((4, COLUMNS, extra))
-    variation_changes = np.empty((2, stages, COLUMNS, extra))
+    variation_changes, looked_up = np.empty((2, stages, COLUMNS, extra)), np.empty((2, COLUMNS, extra))
     partials, gradient, kappas = np.empty((PARTIALS, extra)), np.empty((6, extra)), np.full(extra, kappa)
 
     for block in range(0, len(order), BLOCK):
@@ -129,7 +129,9 @@ def advance_fixed(
         done = 0
         while done < longest:
             for lane in range(BLOCK):
-                begin[lane] = start[lane] if done == 0 else start[lane] + first[lane] + (done - 1) * inner[lane]
+                begin[lane] = (
+                    start[lane] if done == 0 else start[lane] + first[lane] + (done - 1) * inner[lane]
+                )
             for lane in range(BLOCK):
                 step = first[lane] if done == 0 else (last[lane] if done == wanted[lane] - 1 else inner[lane])
                 h[lane] = step if done < wanted[lane] else 0.0
@@ -148,13 +150,13 @@ def advance_fixed(
                 if evaluate:
                     for lane in range(BLOCK):
                         z[lane] = begin[lane] + node * h[lane]
+                    if limited:
+                        allowed_block(kind, params, values, new_x, new_y, z, inside)
                     field_block(kind, params, values, new_x, new_y, z, bx, by, bz)
                 bending(factor, bend, new_tx, new_ty)
                 slope_change_x(change_x[stage], factor, new_tx, new_ty, bx, by, bz)
                 slope_change_y(change_y[stage], factor, new_tx, new_ty, bx, by, bz)
                 if with_jacobian:
-                    if evaluate:
-                        gradient_block(kind, params, values, new_x, new_y, z, gradient)
                     sum_variations(
                         new_variation,
                         variation,
@@ -166,10 +168,11 @@ def advance_fixed(
                         variation_changes,
                         stage,
                     )
-                    fill_partials(
-                        partials, factor, bend, kappas, new_tx, new_ty, bx, by, bz, gradient
-                    )
-                    change_variations(variation_changes, stage, partials, new_variation)
+                    if evaluate:
+                        gradient_block(kind, params, values, new_x, new_y, z, gradient)
+                        looked_up[:] = new_variation[:2]
+                    fill_partials(partials, factor, bend, kappas, new_tx, new_ty, bx, by, bz, gradient)
+                    change_variations(variation_changes, stage, partials, looked_up, new_variation)
             place_row, slope_row = positions[stages], slopes[stages]
             sum_position(new_x, x, tx, 1.0, h, square, place_row, change_x, stages)
             sum_position(new_y, y, ty, 1.0, h, square, place_row, change_y, stages)
@@ -187,6 +190,10 @@ def advance_fixed(
                     variation_changes,
                     stages,
                 )
+            if limited:
+                for lane in range(BLOCK):
+                    z[lane] = begin[lane] + h[lane]
+                allowed_block(kind, params, values, new_x, new_y, z, inside)
             done += 1
 
             copy(good, inside)

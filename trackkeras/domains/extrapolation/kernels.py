@@ -164,6 +164,17 @@ def grid_block(params, values, x, y, z, bx, by, bz):
 
 
 @njit(cache=True, nogil=True)
+def restricted(kind, params):
+    """Return whether a field is to be used in a part of its volume only, so that `allowed_block` matters."""
+    return False
+
+
+@njit(cache=True, nogil=True)
+def allowed_block(kind, params, values, x, y, z, flag):
+    """Set `flag` `(n,)` to 0 where the field is not to be used: nowhere if it is not `restricted`."""
+
+
+@njit(cache=True, nogil=True)
 def field_block(kind, params, values, x, y, z, bx, by, bz):
     """Fill `bx`, `by`, `bz` [T] at the points `x`, `y`, `z` [mm], each `(n,)`, without any volume check.
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,8 +24,9 @@ from numpy.typing import ArrayLike, NDArray
 from trackkeras.domains.extrapolation.adaptive import FIRST_STEP, advance_adaptive
 from trackkeras.domains.extrapolation.fields import Field
 from trackkeras.domains.extrapolation.fixed_steps import advance_fixed
+from trackkeras.domains.extrapolation.grid_planes import TASK as ON_PLANES
 from trackkeras.domains.extrapolation.grid_planes import advance_on_planes, plane_nodes
-from trackkeras.domains.extrapolation.kernels import BLOCK, GRID
+from trackkeras.domains.extrapolation.kernels import BLOCK, GRID, restricted
 from trackkeras.domains.extrapolation.status import Status
 from trackkeras.domains.extrapolation.tableaus import (
     DEFAULT_LONGEST_STEP,
@@ -57,7 +58,7 @@ class Propagated:
         state: `(n, 5)` float64 at `z0 + dz`, in [mm, mm, 1, 1, 1/MeV]. All five components are NaN where
             `status` is not 0: a failed track has no state that could be taken for an answer.
         status: `(n,)` int8, values of `Status`.
-        steps: `(n,)` int64, steps that were taken; of a method without error control, those that were planned.
+        steps: `(n,)` int64, steps taken; of a method without error control, those that were planned.
         rejected: `(n,)` int64, steps that error control threw away.
         field_calls: `(n,)` int64, places at which the field was looked up for the track.
         jacobian: `(n, 5, 5)` if asked for: element i, j is the derivative of component i at `z0 + dz` along
@@ -143,7 +144,7 @@ def integrate(
     *,
     jacobian: bool = False,
 ) -> Propagated:
-    """Propagate checked tracks with a given number of equal steps each, whatever the tableau; see `propagate`.
+    """Propagate checked tracks with a given number of equal steps each, see `propagate`.
 
     Args:
         field: The magnetic field.
@@ -195,7 +196,7 @@ class _Run:
         """Propagate by `steps` steps: `first`, then `inner` each, the last one ending at `dz`."""
         tableau = self.tableau
         result = self._empty(len(state))
-        table = _stage_table(tableau)
+        table = stage_table(tableau)
         fresh = np.ones(tableau.stages, np.uint8)
         fresh[list(tableau.same_field)] = 0
         fresh[0] = not tableau.reuse
@@ -223,7 +224,7 @@ class _Run:
             self.step,
             self.tolerance,
         ]
-        arrays = [*self._field_arrays(), *map(_read_only, (*_stage_table(tableau), place_error, error))]
+        arrays = [*self._field_arrays(), *map(_read_only, (*stage_table(tableau), place_error, error))]
         attempts = np.zeros(len(state), np.int64)
         self._spread(
             advance_adaptive,
@@ -267,7 +268,9 @@ class _Run:
         begin_z = np.where(whole > 0, origin + direction * begin * length, z0)
         lead_in = np.where(on_plane, 0.0, begin_z - z0)
         result = self.fixed(state, z0, lead_in, (lead_in != 0).astype(np.int64), lead_in, lead_in)
-        done = self._on_planes(result, direction * begin * planes_per_step, direction * planes_per_step, whole)
+        done = self._on_planes(
+            result, direction * begin * planes_per_step, direction * planes_per_step, whole
+        )
         reached_z = np.where(whole > 0, origin + direction * (begin + whole) * length, begin_z)
         lead_out = np.where(ends & (whole > 0), 0.0, z0 + dz - reached_z)
         final = self._continued(done, reached_z, lead_out)
@@ -280,18 +283,20 @@ class _Run:
         after.status[:] = before.status
         after.state[:] = before.state
         alive = np.flatnonzero((before.status == 0) & (steps > 0))
-        order = alive[np.lexsort((begin[alive], steps[alive]))]
+        # Neighbours in a block have as many steps, the same planes and like directions: they read like nodes.
+        order = alive[np.lexsort((before.state[alive, 2], begin[alive], steps[alive]))]
         shape = np.array(self.field.values.shape[:3])
         arrays = (self.field.params, shape, plane_nodes(self.field), self.field.volume)
         self._spread(
             advance_on_planes,
             order,
-            [_read_only(array) for array in (*arrays, *_stage_table(self.tableau))],
+            [_read_only(array) for array in (*arrays, *stage_table(self.tableau))],
             [
                 *(_read_only(array) for array in (before.state, begin, per_step, steps)),
                 after.state,
                 after.status,
             ],
+            ON_PLANES,
         )
         after.state[after.status != 0] = np.nan
         return after
@@ -317,16 +322,21 @@ class _Run:
         return [_read_only(array) for array in (field.params, field.values, field.volume)]
 
     def _spread(
-        self, kernel: Callable[..., None], order: NDArray[np.intp], before: list[Any], after: list[Any]
+        self,
+        kernel: Callable[..., None],
+        order: NDArray[np.intp],
+        before: list[Any],
+        after: list[Any],
+        blocks: int = BLOCKS_PER_TASK,
     ) -> None:
         """Call the kernel for parts of `order`, on all threads."""
         limit = min(float(self.max_slope), np.finfo(np.float64).max)  # an infinite slope is over any limit
 
         def work(first: int) -> None:
-            part = _read_only(order[first : first + BLOCK * BLOCKS_PER_TASK])
+            part = _read_only(order[first : first + BLOCK * blocks])
             kernel(KAPPA, limit, *before, part, *after)
 
-        tasks = range(0, len(order), BLOCK * BLOCKS_PER_TASK)
+        tasks = range(0, len(order), BLOCK * blocks)
         if self.threads is None or self.threads == 1 or len(tasks) < 2:
             for first in tasks:
                 work(first)
@@ -336,12 +346,14 @@ class _Run:
 
 
 def _aligned_step(field: Field, step: float) -> tuple[float, float, float]:
-    """Return a plane [mm], the length of a step [mm], and how many planes of a trilinear grid it spans or 0."""
-    if field.kind != GRID:
+    """Return a plane [mm], the length of a step [mm], and the planes of a trilinear grid in it or 0."""
+    if field.kind != GRID or restricted(field.kind, field.params):
         return 0.0, step, 0.0
     origin, spacing = float(field.params[4]), float(field.params[5])
     ratio = step / spacing
-    planes = np.floor(ratio + SAME_PLANE) if ratio >= 1.0 - SAME_PLANE else 1.0 / np.ceil(1.0 / ratio - SAME_PLANE)
+    planes = (
+        np.floor(ratio + SAME_PLANE) if ratio >= 1.0 - SAME_PLANE else 1.0 / np.ceil(1.0 / ratio - SAME_PLANE)
+    )
     return origin, spacing * planes, float(planes)
 
 
@@ -395,7 +407,7 @@ def _square(a: tuple[tuple[float, ...], ...]) -> Array:
     return matrix
 
 
-def _stage_table(tableau: Tableau) -> tuple[Array, Array, Array]:
+def stage_table(tableau: Tableau) -> tuple[Array, Array, Array]:
     """Return the weights of positions and of slopes, `(s + 1, s)` each, and the nodes, `(s + 1,)`.
 
     The last rows are the final sums.

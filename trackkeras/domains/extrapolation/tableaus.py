@@ -96,7 +96,9 @@ class Tableau:
         return self.stages - len(self.same_field) - int(self.reuse or self.first_same_as_last)
 
 
-def _pair(order: int, a: Rows, c: tuple[float, ...], b: tuple[float, ...], other: tuple[float, ...]) -> Tableau:
+def _pair(
+    order: int, a: Rows, c: tuple[float, ...], b: tuple[float, ...], other: tuple[float, ...]
+) -> Tableau:
     """Return an embedded pair that goes on with `b`; `other` is the method of one order less."""
     error = tuple(here - there for here, there in zip(b, other, strict=True))
     return Tableau(order=order, a=a, b=b, c=c, error=error, error_order=order - 1)

@@ -125,8 +125,11 @@ def sum_variations(out, values, node, h, square, position_weights, slope_weights
 
 
 @njit(cache=True, nogil=True)
-def change_variations(changes, stage, partials, values):
-    """Fill the second derivatives of a stage from the variations there."""
+def change_variations(changes, stage, partials, places, values):
+    """Fill the second derivatives of a stage from the variations there.
+
+    `places` `(2 or more, COLUMNS, BLOCK)` are those of x and y where the field was looked up.
+    """
     for axis in range(2):
         f = partials[COLUMNS * axis : COLUMNS * (axis + 1)]
         for column in range(COLUMNS):
@@ -137,8 +140,8 @@ def change_variations(changes, stage, partials, values):
                 f[1],
                 f[2],
                 f[3],
-                values[0, column],
-                values[1, column],
+                places[0, column],
+                places[1, column],
                 values[2, column],
                 values[3, column],
             )
@@ -151,7 +154,9 @@ def take_variations(values, new, flag):
     for k in range(4):
         for column in range(COLUMNS):
             for lane in range(BLOCK):
-                values[k, column, lane] = new[k, column, lane] if flag[lane] == 1.0 else values[k, column, lane]
+                values[k, column, lane] = (
+                    new[k, column, lane] if flag[lane] == 1.0 else values[k, column, lane]
+                )
 
 
 @njit(cache=True, nogil=True)
