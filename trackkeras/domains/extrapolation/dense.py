@@ -65,7 +65,8 @@ def through_planes(
 
     at_planes = np.empty((n, k, 5))
     np.put_along_axis(at_planes, along[:, :, None], states[:, :k], axis=1)
-    return Propagated(states[:, k], status, *counts, jacobian, at_planes)
+    steps, rejected, field_calls = counts
+    return Propagated(states[:, k], status, steps, rejected, field_calls, jacobian, at_planes)
 
 
 def _check_planes(planes: ArrayLike, z0: Array, dz: Array) -> Array:

@@ -77,7 +77,6 @@ def _bilinear(
     return total
 
 
-@intrinsic
 def _one_plane(typing_context, nodes, place, row, w00, w01, w10, w11, out, slot):
     """`out[slot : slot + 4] =` the weighted nodes at `place` and `place + row` and their right neighbours."""
     signature = types.void(nodes, place, row, w00, w01, w10, w11, out, slot)
@@ -91,7 +90,6 @@ def _one_plane(typing_context, nodes, place, row, w00, w01, w10, w11, out, slot)
     return signature, emit
 
 
-@intrinsic
 def _two_planes(typing_context, nodes, place, row, plane, w00, w01, w10, w11, share, out, slot):
     """As `_one_plane`, between the plane at `place` and, with weight `share`, the one at `place + plane`."""
     signature = types.void(nodes, place, row, plane, w00, w01, w10, w11, share, out, slot)
@@ -108,6 +106,10 @@ def _two_planes(typing_context, nodes, place, row, plane, w00, w01, w10, w11, sh
         return context.get_dummy_value()
 
     return signature, emit
+
+
+_fill_from_one_plane: Any = intrinsic(_one_plane)
+_fill_from_two_planes: Any = intrinsic(_two_planes)
 
 
 # -- kernel ------------------------------------------------------------------------------------------------
@@ -183,7 +185,9 @@ def _interpolate_in_plane(nodes, places, row, w, out):
         u, v = w[_FX + i], w[_FY + i]
         w11 = u * v
         w01, w10 = v - w11, u - w11
-        _one_plane(nodes, np.int64(places[i]), row, 1.0 - u - w01, w01, w10, w11, out, np.int64(NODE * i))
+        _fill_from_one_plane(
+            nodes, np.int64(places[i]), row, 1.0 - u - w01, w01, w10, w11, out, np.int64(NODE * i)
+        )
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
@@ -192,7 +196,7 @@ def _interpolate_between_planes(nodes, places, row, plane, w, out):
         u, v = w[_FX + i], w[_FY + i]
         w11 = u * v
         w01, w10 = v - w11, u - w11
-        _two_planes(
+        _fill_from_two_planes(
             nodes,
             np.int64(places[i]),
             row,

@@ -196,14 +196,13 @@ class _Run:
         """Propagate by `steps` steps: `first`, then `inner` each, the last one ending at `dz`."""
         tableau = self.tableau
         result = self._empty(len(state))
-        table = stage_table(tableau)
         fresh = np.ones(tableau.stages, np.uint8)
         fresh[list(tableau.same_field)] = 0
         fresh[0] = not tableau.reuse
         each = int(fresh.sum())
         result.steps[:] = steps
         result.field_calls[:] = steps * each + (0 if fresh[0] else np.minimum(steps, 1))
-        arrays = [*self._field_arrays(), *map(_read_only, (*table, fresh))]
+        arrays = [*self._field_arrays(), *(_read_only(array) for array in (*stage_table(tableau), fresh))]
         tracks = [_read_only(array) for array in (state, z0, dz, steps, first, inner)]
         self._spread(
             advance_fixed,
@@ -224,7 +223,8 @@ class _Run:
             self.step,
             self.tolerance,
         ]
-        arrays = [*self._field_arrays(), *map(_read_only, (*stage_table(tableau), place_error, error))]
+        weights = (*stage_table(tableau), place_error, error)
+        arrays = [*self._field_arrays(), *(_read_only(array) for array in weights)]
         attempts = np.zeros(len(state), np.int64)
         self._spread(
             advance_adaptive,
@@ -313,9 +313,14 @@ class _Run:
         return before
 
     def _empty(self, n: int) -> Propagated:
-        jacobian = np.full((n, 5, 5), np.nan) if self.jacobian else None
-        counts = (np.zeros(n, np.int64) for _ in range(3))
-        return Propagated(np.full((n, 5), np.nan), np.zeros(n, np.int8), *counts, jacobian)
+        return Propagated(
+            state=np.full((n, 5), np.nan),
+            status=np.zeros(n, np.int8),
+            steps=np.zeros(n, np.int64),
+            rejected=np.zeros(n, np.int64),
+            field_calls=np.zeros(n, np.int64),
+            jacobian=np.full((n, 5, 5), np.nan) if self.jacobian else None,
+        )
 
     def _field_arrays(self) -> list[NDArray[Any]]:
         field = self.field
