@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -124,41 +123,16 @@ def _random_columns(schema: Schema, rows: int) -> Columns:
 # -- propagation -------------------------------------------------------------------------------------------
 
 
-def propagation(tracks: int) -> list[Row]:
-    """Measure speed and error of RK4 against its step, on tracks of the default contract in `lhcb`.
-
-    The error is the distance to the result with 5 mm steps.
+def propagation(tracks: int, rounds: int = REPEATS) -> list[Row]:
+    """Measure speed and error of every method of propagation; see `propagation_bench`.
 
     Args:
-        tracks: Number of tracks.
+        tracks: Number of tracks per row.
+        rounds: Number of rounds in which every row is timed once.
     """
-    from trackkeras.domains.extrapolation.generation_options import GenerateOptions
-    from trackkeras.domains.extrapolation.propagation import propagate
-    from trackkeras.domains.extrapolation.simulate import make_shard
+    from trackkeras.domains.extrapolation.propagation_bench import measure
 
-    options = GenerateOptions()
-    field = options.make_field()
-    chunks = [columns for columns, _ in make_shard({}, np.random.default_rng(0), tracks)]
-    rows = {name: np.concatenate([chunk[name] for chunk in chunks]).astype(float) for name in chunks[0]}
-    state, z0, dz = rows["state"], rows["z0"][:, 0], rows["dz"][:, 0]
-    reference = propagate(field, state, z0, dz, step=5.0, threads=2)
-    table = []
-    for step in (25.0, 50.0, 100.0, 200.0, 400.0):
-        run = partial(propagate, field, state, z0, dz, step=step)
-        seconds, done = _seconds(run, 3), run()
-        ok = (done.status == 0) & (reference.status == 0)
-        error = 1000.0 * np.linalg.norm((done.state - reference.state)[ok, :2], axis=1)
-        table.append(
-            {
-                "step_mm": step,
-                "tracks_per_s_one_core": tracks / seconds,
-                "mean_error_um": float(error.mean()),
-                "p95_error_um": float(np.quantile(error, 0.95)),
-                "max_error_um": float(error.max()),
-                "default": step == options.step,
-            }
-        )
-    return table
+    return measure(tracks, rounds)
 
 
 # -- generation --------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from trackkeras.domains.extrapolation import baselines, kernels, propagation
+from trackkeras.domains.extrapolation import baselines, blocks, kernels, propagation
 from trackkeras.domains.extrapolation.baselines import (
     default_baselines,
     equal_cost_steps,
@@ -182,9 +182,9 @@ def test_grid_operations_are_those_of_the_kernel():
 def test_derivative_operations_are_those_of_the_kernel(monkeypatch):
     lanes = [numbers(*[0.1 * (index + 1)] * propagation.BLOCK) for index in range(7)]
     root = SimpleNamespace(sqrt=_counting("__pow__"))  # a square root counts as one operation
-    monkeypatch.setattr(propagation, "np", SimpleNamespace(sqrt=lambda value: root.sqrt(value, 0.5)))
+    monkeypatch.setattr(blocks, "np", SimpleNamespace(sqrt=lambda value: root.sqrt(value, 0.5)))
     total = 0
-    for function in (propagation._bending, propagation._slope_change_x, propagation._slope_change_y):
+    for function in (blocks.bending, blocks.slope_change_x, blocks.slope_change_y):
         arity = len(inspect.signature(function.py_func).parameters)
         total += count(function.py_func, *lanes[:arity])
     assert total == baselines.DERIVATIVE * propagation.BLOCK
@@ -192,16 +192,20 @@ def test_derivative_operations_are_those_of_the_kernel(monkeypatch):
 
 @pytest.mark.parametrize("method", TABLEAUS)
 def test_step_operations_are_those_of_the_kernel(lhcb, method):
-    tableau, lanes = TABLEAUS[method], propagation.BLOCK
-    weights, _ = propagation._stage_table(tableau)
-    arrays = [numbers(*np.ones(lanes)) for _ in range(3)]
-    slopes = numbers(*np.ones(lanes * tableau.stages)).reshape(tableau.stages, lanes)
-    sums = sum(
-        count(propagation._sum_stages.py_func, *arrays, numbers(*row), slopes, min(stage, tableau.stages))
-        for stage, row in enumerate(weights)
-    )
-    rest = tableau.stages * (2 + field_operations(lhcb) + baselines.DERIVATIVE)
-    assert 4 * sums / lanes + rest == step_operations(lhcb, tableau)
+    tableau, lanes = TABLEAUS[method], blocks.BLOCK
+    tables, plain = propagation.stage_table(tableau), interpreted(blocks)
+    arrays = [numbers(*np.ones(lanes)) for _ in range(5)]
+    changes = numbers(*np.ones(lanes * tableau.stages)).reshape(tableau.stages, lanes)
+    sums = 0
+    for stage, (place_row, slope_row, node) in enumerate(zip(*tables, strict=True)):
+        done = min(stage, tableau.stages)
+        out, start, slope, h, square = arrays
+        place = (out, start, slope, numbers(node)[0], h, square, numbers(*place_row), changes, done)
+        sums += count(plain.sum_position, *place)
+        sums += count(plain.sum_slope, out, start, h, numbers(*slope_row), changes, done)
+    own_field = tableau.stages - len(tableau.same_field) - tableau.reuse
+    rest = 4 + tableau.stages * (2 + baselines.DERIVATIVE) + own_field * field_operations(lhcb)
+    assert 2 * sums / lanes + rest == step_operations(lhcb, tableau)
 
 
 def test_network_operations():

@@ -79,7 +79,7 @@ def test_compiled_code_is_that_of_the_source(field, monkeypatch):
     """
     state, z0, dz = mixed_tracks(40)
     compiled = propagate(field, state, z0, dz, step=2000.0)
-    monkeypatch.setattr(propagation, "_advance", propagation._advance.py_func)
+    monkeypatch.setattr(propagation, "advance_fixed", propagation.advance_fixed.py_func)
     interpreted = propagate(field, state, z0, dz, step=2000.0)
     np.testing.assert_array_equal(compiled.status, interpreted.status)
     np.testing.assert_allclose(compiled.state, interpreted.state, rtol=1e-12, atol=1e-12)

@@ -19,7 +19,7 @@ from trackkeras.domain import Baseline, Rows
 from trackkeras.domains.extrapolation import kernels
 from trackkeras.domains.extrapolation.fields import Field
 from trackkeras.domains.extrapolation.generation_options import GenerateOptions
-from trackkeras.domains.extrapolation.propagation import Status, integrate
+from trackkeras.domains.extrapolation.propagation import Status, integrate, stage_table
 from trackkeras.domains.extrapolation.tableaus import TABLEAUS, Tableau
 from trackkeras.units import KAPPA
 
@@ -53,11 +53,14 @@ def field_operations(field: Field) -> int:
 def step_operations(field: Field, tableau: Tableau) -> int:
     """Return the operations of one Runge-Kutta step.
 
-    A stage needs its plane (2), the field and the derivative; each weight of the tableau that is not 0 enters
-    the four components as a product of three numbers and an addition.
+    A step needs its plane (3) and its square (1), a stage its plane (2), the derivative and, unless it takes
+    it from another stage, the field. In each of two components a term of a sum is a product of three numbers
+    and an addition, and so is the straight part of a position that is not the first.
     """
-    weights = np.count_nonzero(np.concatenate([*tableau.a, tableau.b]))
-    return 4 * 3 * int(weights) + tableau.stages * (2 + field_operations(field) + DERIVATIVE)
+    positions, slopes, nodes = stage_table(tableau)
+    terms = np.count_nonzero(positions) + np.count_nonzero(slopes) + np.count_nonzero(nodes)
+    calls = tableau.stages - len(tableau.same_field) - int(tableau.reuse)
+    return 4 + 6 * int(terms) + tableau.stages * (2 + DERIVATIVE) + calls * field_operations(field)
 
 
 def mlp_operations(widths: Sequence[int], activation: int = EXPONENTIAL + 2) -> int:

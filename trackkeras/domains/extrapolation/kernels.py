@@ -138,6 +138,17 @@ def maxwell_block(params, x, y, z, bx, by, bz):
             bz[i] += imaginary
 
 
+@njit(cache=True, nogil=True)
+def restricted(kind, params):
+    """Return whether a field is to be used in a part of its volume only, so that `allowed_block` matters."""
+    return False
+
+
+@njit(cache=True, nogil=True)
+def allowed_block(kind, params, values, x, y, z, flag):
+    """Set `flag` `(n,)` to 0 where the field is not to be used: nowhere if it is not `restricted`."""
+
+
 @njit(cache=True, nogil=True, fastmath={"contract"})
 def grid_block(params, values, x, y, z, bx, by, bz):
     """Fill a field by trilinear interpolation; a point outside the grid reads its nearest cell."""
