@@ -25,7 +25,7 @@ from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from trackkeras.domains.extrapolation.fields import Field
-from trackkeras.domains.extrapolation.kernels import field_block
+from trackkeras.domains.extrapolation.kernels import allowed_block, field_block
 from trackkeras.domains.extrapolation.tableaus import DEFAULT_STEP, Tableau, find_tableau
 from trackkeras.errors import UserError
 from trackkeras.units import KAPPA, STATE
@@ -339,6 +339,7 @@ def _advance(
                 _clear_outside(inside, new_y, y_min, y_max)
                 for lane in range(BLOCK):
                     z[lane] = start[lane] + (done + nodes[stage]) * h[lane]
+                allowed_block(kind, params, values, new_x, new_y, z, inside)
                 field_block(kind, params, values, new_x, new_y, z, bx, by, bz)
                 _bending(factor, bend, u, v)
                 _slope_change_x(change_x[stage], factor, u, v, bx, by, bz)
@@ -349,6 +350,9 @@ def _advance(
             _sum_stages(new_tx, tx, h, row, change_x, stages)
             _sum_stages(new_ty, ty, h, row, change_y, stages)
             done += 1
+            for lane in range(BLOCK):
+                z[lane] = start[lane] + done * h[lane]
+            allowed_block(kind, params, values, new_x, new_y, z, inside)
 
             _copy(good, inside)
             _keep_within(good, new_x, x_min, x_max)
