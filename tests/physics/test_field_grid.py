@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.interpolate import RegularGridInterpolator
 
-from trackkeras.domains.extrapolation.fields import make_field
 from trackkeras.domains.extrapolation import grid as grid_module
+from trackkeras.domains.extrapolation.fields import make_field
 from trackkeras.domains.extrapolation.grid import read_grid, write_grid
 from trackkeras.domains.extrapolation.grid_nodes import FIELD_UNITS, LENGTH_UNITS, NODES
 from trackkeras.errors import UserError
@@ -204,8 +204,8 @@ def test_units_are_read_from_the_first_line(tmp_path, small_map, table):
     np.testing.assert_allclose(found.values, plain.values, rtol=2e-7, atol=1e-9)
     with pytest.raises(UserError, match=r"name the units with length=mm and field=T"):
         make_field("grid", path=tmp_path / "body.txt")
+    (tmp_path / "inch.txt").write_text("# [inch, T]\n" + lines)
     with pytest.raises(UserError, match=r"unknown unit 'inch'"):
-        (tmp_path / "inch.txt").write_text("# [inch, T]\n" + lines)
         make_field("grid", path=tmp_path / "inch.txt")
 
 

@@ -40,21 +40,43 @@ def acceptance_points(field: FieldProtocol, n: int, seed: int) -> Array:
 
 
 def axis_profile(field: FieldProtocol, step: float = 10.0) -> tuple[Array, Array]:
-    """Return z `(n,)` [mm] and B `(n, 3)` [T] along the axis x = y = 0 through the volume.
+    """Return z `(n,)` [mm] and B `(n, 3)` [T] along the axis x = y = 0, where the field is known.
 
     Args:
         field: The field.
-        step: Largest distance of two points [mm].
+        step: Largest distance of two points [mm], unless part of the axis is not known.
+
+    Raises:
+        UserError: The field is not known anywhere on the axis.
     """
-    first, last = field.volume[4:]
-    z = np.linspace(first, last, int(np.ceil((last - first) / step)) + 1)
+    z = _along(field, step)
+    z = z[field.inside(0.0, 0.0, z)]
+    if not len(z):
+        raise UserError(
+            f"field {field.name!r} is not known on the axis x = y = 0, but for {known_text(field)}"
+        )
     return z, field.field(0.0, 0.0, z)
 
 
 def axis_integral(field: FieldProtocol) -> Array:
-    """Return Bx, By, Bz integrated along the axis of the volume, `(3,)` [T m], by the trapezoidal rule."""
-    z, b = axis_profile(field)
-    return np.asarray(np.trapezoid(b, z, axis=0)) / 1000.0
+    """Return Bx, By, Bz integrated along the axis, `(3,)` [T m], by the trapezoidal rule.
+
+    Where the field is not known it counts as zero.
+    """
+    z = _along(field, 10.0)
+    return np.asarray(np.trapezoid(_or_zero(field, 0.0 * z, 0.0 * z, z), z, axis=0)) / 1000.0
+
+
+def _along(field: FieldProtocol, step: float) -> Array:
+    first, last = field.volume[4:]
+    return np.linspace(first, last, int(np.ceil((last - first) / step)) + 1)
+
+
+def _or_zero(field: FieldProtocol, x: Array, y: Array, z: Array) -> Array:
+    inside = field.inside(x, y, z)
+    b = np.zeros((len(z), 3))
+    b[inside] = field.field(x[inside], y[inside], z[inside])
+    return b
 
 
 @dataclass(frozen=True)
@@ -131,17 +153,15 @@ def ray_integral(
     Raises:
         UserError: The line does not meet the known region.
     """
-    first, last = field.volume[4:]
-    z = np.linspace(first, last, int(np.ceil((last - first) / step)) + 1)
+    z = _along(field, step)
     x, y = tx * (z - start), ty * (z - start)
     inside = field.inside(x, y, z)
     if not inside.any():
         raise UserError(f"the ray with slopes {tx:g}, {ty:g} does not meet the region {known_text(field)}")
-    b = np.zeros((len(z), 3))
-    b[inside] = field.field(x[inside], y[inside], z[inside])
+    b = _or_zero(field, x, y, z)
     direction = np.array([tx, ty, 1.0])
     length = float(np.linalg.norm(direction))
-    total = np.trapezoid(b, z, axis=0) * length / 1000.0
+    total = np.asarray(np.trapezoid(b, z, axis=0)) * length / 1000.0
     bending = float(np.linalg.norm(np.cross(direction / length, total)))
     return {
         "tx": tx,
@@ -194,11 +214,12 @@ def describe(
     Returns:
         JSON-like: `name`, `description`, `options`, `volume_mm`, `known` in words; `peak_T`, the largest |B|
         on the axis, and `peak_z_mm`; `dominant`, the component with the largest mean absolute value on the
-        axis, its `sign` at the peak, and the `polarity` in words; `integral_Tm` (Bx, By, Bz along the axis);
-        `rays`, see `ray_integral`; `gaussian`, see `GaussianProfile` (None where no Gaussian fits);
-        `acceptance` in words, the largest |B| in it, `acceptance_max_T`, and where; `divergence_T_per_mm`
-        and `curl_T_per_mm`, the largest absolute values there by finite differences; `grid`, see
-        `describe_nodes`; `twin` if asked for, see `field_tf.twin_error`; `against`, see `compare`.
+        axis, its `sign` at the peak, and the `polarity` in words; `integral_Tm` (Bx, By, Bz along the axis)
+        and `axis_known`, the share of the axis that it covers; `rays`, see `ray_integral`; `gaussian`, see
+        `GaussianProfile` (None where no Gaussian fits); `acceptance` in words, the largest |B| in it,
+        `acceptance_max_T`, and where; `divergence_T_per_mm` and `curl_T_per_mm`, the largest absolute values
+        there by finite differences; `grid`, see `describe_nodes`; `twin` if asked for, see
+        `field_tf.twin_error`; `against`, see `compare`.
 
     Raises:
         UserError: The known region has no part in the acceptance, or a ray misses it.
@@ -230,6 +251,7 @@ def describe(
         "sign": "+" if up else "-",
         "polarity": f"{'+' if up else '-'}{COMPONENTS[dominant][1]}{_DIRECTIONS[dominant][up]}",
         "integral_Tm": dict(zip(COMPONENTS, axis_integral(field).tolist(), strict=True)),
+        "axis_known": float(np.mean(field.inside(0.0, 0.0, _along(field, 10.0)))),
         "rays": [ray_integral(field, tx, ty) for tx, ty in rays],
         "gaussian": _gaussian_or_none(field),
         "acceptance": ACCEPTANCE.text,
