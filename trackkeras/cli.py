@@ -343,13 +343,14 @@ def field_info(
 
 
 def _slopes(text: str) -> tuple[float, float]:
-    parts = text.split(",")
+    from trackkeras.errors import UserError
+
     try:
-        tx, ty = (float(part) for part in parts)
+        tx, ty = (float(part) for part in text.split(","))
     except ValueError:
-        raise typer.BadParameter(f"--ray needs two slopes such as 0.1,0.05, received {text!r}") from None
+        raise UserError(f"--ray needs two slopes such as 0.1,0.05, received {text!r}") from None
     if not (abs(tx) < math.inf and abs(ty) < math.inf):
-        raise typer.BadParameter(f"--ray needs finite slopes, received {text!r}")
+        raise UserError(f"--ray needs finite slopes, received {text!r}")
     return tx, ty
 
 
@@ -396,8 +397,10 @@ def field_plot(
 
     Example: trackkeras field plot two_dipole --out plots --against lhcb
     """
+    from trackkeras.errors import UserError
+
     if limit is not None and not 0 < limit < math.inf:
-        raise typer.BadParameter(f"--limit must be a positive field in tesla, received {limit:g}")
+        raise UserError(f"--limit must be a positive field in tesla, received {limit:g}")
     field = _open_field(name, set_)
     other = _open_field(against) if against else None
     from trackkeras.domains.extrapolation.field_plots import write_plots
@@ -423,9 +426,10 @@ def field_fit(
     """
     from trackkeras.domains.extrapolation.field_fit import fit_map, write_fit
     from trackkeras.domains.extrapolation.grid import check_new
+    from trackkeras.errors import UserError
 
     if out.suffix not in (".yaml", ".yml"):
-        raise typer.BadParameter(f"--out must end in .yaml, received {out}")
+        raise UserError(f"--out must end in .yaml, received {out}")
     check_new(out, overwrite)
     field = _open_field(name, set_)
     found = fit_map(

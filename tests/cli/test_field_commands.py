@@ -156,6 +156,7 @@ def test_bad_input_is_one_clear_line(
     code, out, err = run(capsys, *arguments)
     assert code == 2
     assert out == ""
-    assert message in " ".join(err.split())
-    assert "Traceback" not in err
+    assert len(err.strip().splitlines()) == 1, err
+    assert err.startswith("error: ")
+    assert message in err
     assert not list(tmp_path.iterdir())
