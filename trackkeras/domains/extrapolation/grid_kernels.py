@@ -8,8 +8,8 @@ and the two ends of a cell along z lie side by side. The flag is not 0 where the
 flag is set, `AXES` numbers in all. Where the steps vary, the coordinates of all nodes follow: x, y, z.
 
 **Speed.** Numba does not turn eight loads of four numbers into vector instructions, so `blend` says it in
-LLVM's own terms. Where a block of points shares one z, as tracks do that step from plane to plane, the place
-along z is found once, and on a plane of nodes only that plane is read.
+LLVM's own terms. Where all points of a block lie on one plane of nodes, as they do at the ends of steps from
+plane to plane, only that plane is read.
 
 **Cubic.** Along each axis the cubic of Hermite with the slopes of a parabola through three neighbours
 (R. Keys, IEEE Trans. ASSP 29, 1153 (1981), for equal steps; one-sided at the ends). It passes through the
@@ -35,6 +35,9 @@ MASKED = 9
 """Where `params` says whether any node is flagged."""
 
 _NODE = 4
+
+_ON_PLANE = 1e-12
+"""Distance from a plane of nodes, in steps, that counts as rounding."""
 
 
 def _blend(typing_context, values, base, stride_x, stride_y, weights_x, weights_y, weights_z):
@@ -112,16 +115,28 @@ blend: Callable[..., tuple[float, float, float]] = intrinsic(_blend)
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
-def _regular_cells(position, origin, inverse, nodes, stride, base, fraction):
-    """Add the index along one axis to `base` and fill `fraction`."""
-    last = nodes - 2.0
-    for i in range(position.shape[0]):
-        u = (position[i] - origin) * inverse
+def _regular_cells(params, values, x, y, z, base, fx, fy, fz):
+    """Fill the cells of a grid with equal steps."""
+    last_x, last_y, last_z = values.shape[0] - 2.0, values.shape[1] - 2.0, values.shape[2] - 2.0
+    stride_y = values.shape[2] * _NODE
+    stride_x = values.shape[1] * stride_y
+    origin_x, origin_y, origin_z = params[0], params[2], params[4]
+    inverse_x, inverse_y, inverse_z = params[6], params[7], params[8]
+    for i in range(x.shape[0]):
+        u = (x[i] - origin_x) * inverse_x
+        v = (y[i] - origin_y) * inverse_y
+        w = (z[i] - origin_z) * inverse_z
         # Every comparison with NaN is false, so that NaN reads the first cell.
-        limited = u if u > 0.0 else 0.0
-        k = int(limited if limited < last else last)
-        fraction[i] = u - k
-        base[i] += k * stride
+        a = u if u > 0.0 else 0.0
+        b = v if v > 0.0 else 0.0
+        c = w if w > 0.0 else 0.0
+        j = int(a if a < last_x else last_x)
+        k = int(b if b < last_y else last_y)
+        m = int(c if c < last_z else last_z)
+        fx[i] = u - j
+        fy[i] = v - k
+        fz[i] = w - m
+        base[i] = j * stride_x + k * stride_y + m * _NODE
 
 
 @njit(cache=True, nogil=True)
@@ -139,6 +154,7 @@ def _find_cell(coordinates, first, nodes, position):
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
 def _variable_cells(position, params, first, nodes, stride, base, fraction):
+    """Add the index along one axis to `base` and fill `fraction`."""
     for i in range(position.shape[0]):
         k = _find_cell(params, first, nodes, position[i])
         left = params[first + k]
@@ -148,33 +164,28 @@ def _variable_cells(position, params, first, nodes, stride, base, fraction):
 
 @njit(cache=True, nogil=True)
 def _cells(variable, params, values, x, y, z, base, fx, fy, fz):
-    """Fill the cells of all points; return whether they share one z."""
-    nx, ny, nz = values.shape[0], values.shape[1], values.shape[2]
-    stride_y = nz * _NODE
-    stride_x = ny * stride_y
-    first = z[0]
-    differing = 0
-    for i in range(z.shape[0]):
-        differing += z[i] != first
-        base[i] = 0
+    """Fill the cells of all points."""
     if variable:
-        _variable_cells(x, params, AXES, nx, stride_x, base, fx)
-        _variable_cells(y, params, AXES + nx, ny, stride_y, base, fy)
+        nx, ny, nz = values.shape[0], values.shape[1], values.shape[2]
+        base[:] = 0
+        _variable_cells(x, params, AXES, nx, ny * nz * _NODE, base, fx)
+        _variable_cells(y, params, AXES + nx, ny, nz * _NODE, base, fy)
         _variable_cells(z, params, AXES + nx + ny, nz, _NODE, base, fz)
     else:
-        _regular_cells(x, params[0], params[6], nx, stride_x, base, fx)
-        _regular_cells(y, params[2], params[7], ny, stride_y, base, fy)
-        if differing == 0:
-            # Divided once, not multiplied by the inverse: exact on a plane of nodes.
-            u = (first - params[4]) / params[5]
-            limited = u if u > 0.0 else 0.0
-            k = int(limited if limited < nz - 2.0 else nz - 2.0)
-            for i in range(z.shape[0]):
-                fz[i] = u - k
-                base[i] += k * _NODE
-        else:
-            _regular_cells(z, params[4], params[8], nz, _NODE, base, fz)
-    return differing == 0
+        _regular_cells(params, values, x, y, z, base, fx, fy, fz)
+
+
+@njit(cache=True, nogil=True)
+def _shared_plane(z, place):
+    """Return 0 or 1 if all points lie on the first or second plane of one cell along z, else -1."""
+    differing = 0
+    for i in range(z.shape[0]):
+        differing += z[i] != z[0]
+    if differing > 0:
+        return -1
+    if abs(place[0]) < _ON_PLANE:
+        return 0
+    return 1 if abs(place[0] - 1.0) < _ON_PLANE else -1
 
 
 # -- interpolation -----------------------------------------------------------------------------------------
@@ -187,12 +198,13 @@ def linear_block(variable, params, values, x, y, z, bx, by, bz):
     stride_x = values.shape[1] * stride_y
     base = np.empty(x.shape[0], np.int64)
     # The components hold the place within the cell until they are known.
-    plane = _cells(variable, params, values, x, y, z, base, bx, by, bz)
-    if plane and bz[0] == 0.0:
+    _cells(variable, params, values, x, y, z, base, bx, by, bz)
+    plane = _shared_plane(z, bz)
+    if plane >= 0:
         for i in range(x.shape[0]):
             fx, fy = bx[i], by[i]
             bx[i], by[i], bz[i] = blend(
-                values, base[i], stride_x, stride_y, (1.0 - fx, fx), (1.0 - fy, fy), (1.0,)
+                values, base[i] + plane * _NODE, stride_x, stride_y, (1.0 - fx, fx), (1.0 - fy, fy), (1.0,)
             )
     else:
         for i in range(x.shape[0]):
