@@ -311,7 +311,8 @@ def _work(progress: Progress) -> Callable[[int, int], None]:
 
     def report(done: int, total: int) -> None:
         progress.total = total
-        progress.update(done)
+        # In a log nothing is left behind: the command says itself what it has done.
+        (progress.finish if done >= total and sys.stderr.isatty() else progress.update)(done)
 
     return report
 

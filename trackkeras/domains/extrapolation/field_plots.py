@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from trackkeras.domains.extrapolation.field_protocol import FieldProtocol
 from trackkeras.domains.extrapolation.field_report import axis_profile, fit_gaussian, node_profile
+from trackkeras.domains.extrapolation.grid_nodes import is_grid
 from trackkeras.domains.extrapolation.lhcb import ACCEPTANCE
 from trackkeras.errors import UserError
 from trackkeras.plots import BASELINE_COLOURS, INK, NETWORK_COLOURS, PAPER, save, style
@@ -143,7 +144,7 @@ def slices_figure(field: FieldProtocol, limit: float | None = None) -> Figure:
         right.legend(loc="lower left", frameon=True, facecolor=PAPER, edgecolor="none", framealpha=0.85)
         bar = figure.colorbar(image, ax=[top, bottom, right], shrink=0.8, pad=0.01, extend="both")
         bar.set_label(r"$B_y$ [T]")
-        text = textwrap.fill(f"{_word(field)}: {field.description}", 150)
+        text = textwrap.fill(f"{field.name}: {field.description}".replace("$", ""), 150)
         figure.suptitle(text, fontsize=10, x=0.01, ha="left")
     return figure
 
@@ -177,7 +178,9 @@ def _slice(
 
 
 def _word(field: FieldProtocol) -> str:
-    return field.name.replace("_", " ")
+    """Return a short name without characters that a picture would read as mathematics."""
+    name = field.name.replace("_", " ")
+    return f"{name} {Path(field.options['path']).name}".replace("$", "") if is_grid(field) else name
 
 
 def write_plots(
