@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import os
 import socket
 import sys
 import tempfile
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,6 +24,8 @@ from trackkeras import __version__
 
 if TYPE_CHECKING:
     from tfrecords_tools.manifest import Manifest
+    from trackkeras.domains.extrapolation.fields import Field
+    from trackkeras.progress import Progress
 
 app = typer.Typer(
     name="trackkeras",
@@ -31,9 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-field_app = typer.Typer(
-    help="Magnetic fields: describe one, or write it as a text map.", no_args_is_help=True
-)
+field_app = typer.Typer(help="Magnetic fields: describe, draw, write as a map, fit.", no_args_is_help=True)
 bench_app = typer.Typer(
     help="Measure this machine: records, propagation, inference, server.", no_args_is_help=True
 )
@@ -47,6 +49,21 @@ SetOption = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Override one option; repeat as needed."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+FieldArgument = Annotated[
+    str,
+    typer.Argument(
+        help="lhcb, maxwell, gaussian, two_dipole; or a map (.txt, .rtf, .dat, .bin) or options (.yaml)."
+    ),
+]
+
+
+class MapFormat(StrEnum):
+    """Layout of a field map."""
+
+    TEXT = "text"
+    ALLEN = "allen"
 
 
 class Backend(StrEnum):
@@ -433,58 +450,168 @@ def verify(
 # -- field -------------------------------------------------------------------------------------------------
 
 
-def _field_options(name: str, assignments: list[str] | None) -> dict[str, Any]:
+def _open_field(source: str, assignments: list[str] | None = None) -> Field:
     from trackkeras.config import parse_assignments
+    from trackkeras.domains.extrapolation.fields import field_options, make_field
+    from trackkeras.progress import Progress
 
-    return {"name": name, **parse_assignments(assignments or ())}
+    options = field_options(source, parse_assignments(assignments or ()))
+    return make_field(**options, report=_work(Progress(f"read {options.get('path', source)}", 0, "bytes")))
+
+
+def _work(progress: Progress) -> Callable[[int, int], None]:
+    """Let work that reports how much of how much is done drive a progress line."""
+
+    def report(done: int, total: int) -> None:
+        progress.total = total
+        # In a log nothing is left behind: the command says itself what it has done.
+        (progress.finish if done >= total and sys.stderr.isatty() else progress.update)(done)
+
+    return report
 
 
 @field_app.command("info")
 def field_info(
-    name: Annotated[str, typer.Argument(help="lhcb, maxwell, gaussian or grid.")] = "lhcb",
+    name: FieldArgument = "lhcb",
     set_: SetOption = None,
+    ray: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TX,TY", help="Also integrate along a line from the origin; repeat as needed."),
+    ] = None,
+    against: Annotated[str | None, typer.Option(help="Compare with another field, named alike.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Describe a field: peak, integral, polarity, Maxwell residuals, valid volume.
+    """Describe a field: peak, integrals, polarity, profile, Maxwell residuals, suspicious nodes.
 
-    Example: trackkeras field info grid --set path=map.txt --set length=mm --set field=T
+    Example: trackkeras field info map.txt --ray 0.1,0.05 --against lhcb
     """
+    rays = [_slopes(text) for text in ray or ()]
     from trackkeras.domains.extrapolation.field_report import describe
-    from trackkeras.domains.extrapolation.fields import make_field
 
-    report = describe(make_field(**_field_options(name, set_)))
+    field = _open_field(name, set_)
+    report = describe(field, rays=rays, against=_open_field(against) if against else None)
     if as_json:
         _print_json(report)
     else:
         _print_pairs(report)
 
 
+def _slopes(text: str) -> tuple[float, float]:
+    from trackkeras.errors import UserError
+
+    try:
+        tx, ty = (float(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(f"--ray needs two slopes such as 0.1,0.05, received {text!r}") from None
+    if not (abs(tx) < math.inf and abs(ty) < math.inf):
+        raise UserError(f"--ray needs finite slopes, received {text!r}")
+    return tx, ty
+
+
 @field_app.command("make")
 def field_make(
-    out: Annotated[Path, typer.Option(help="Text file `x y z Bx By Bz` to write.")],
-    name: Annotated[str, typer.Argument(help="lhcb, maxwell, gaussian or grid.")] = "lhcb",
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    name: FieldArgument = "lhcb",
     set_: SetOption = None,
+    layout: Annotated[
+        MapFormat, typer.Option("--format", help="Text `x y z Bx By Bz`, or the binary layout of Allen.")
+    ] = MapFormat.TEXT,
+    companions: Annotated[
+        Path | None, typer.Option(help="Folder for profile, Gaussian and thinned map as well.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
 ) -> None:
-    """Write a field as a text map on the 81 x 81 x 146 grid, in mm and tesla.
+    """Write a field as a map on the 81 x 81 x 146 grid, in mm and tesla.
 
-    Example: trackkeras field make lhcb --out lhcb_map.txt
+    Example: trackkeras field make lhcb --out lhcb_map.txt --companions lhcb_map
     """
-    from trackkeras.domains.extrapolation.fields import make_field
+    from trackkeras.domains.extrapolation.field_companions import write_companions
     from trackkeras.domains.extrapolation.grid import write_grid
+    from trackkeras.domains.extrapolation.grid_allen import write_allen
+    from trackkeras.progress import Progress
 
-    write_grid(make_field(**_field_options(name, set_)), out)
+    field = _open_field(name, set_)
+    write = write_allen if layout is MapFormat.ALLEN else write_grid
+    write(field, out, overwrite=overwrite, report=_work(Progress(f"write {out}", 0, "nodes")))
     print(out)
+    if companions is not None:
+        for path in write_companions(field, companions, overwrite=overwrite):
+            print(path)
+
+
+@field_app.command("plot")
+def field_plot(
+    out: Annotated[Path, typer.Option(help="Folder to write to.")],
+    name: FieldArgument = "lhcb",
+    set_: SetOption = None,
+    against: Annotated[str | None, typer.Option(help="Draw another field into the profile.")] = None,
+    limit: Annotated[float | None, typer.Option(help="End of the colour scale [T].")] = None,
+) -> None:
+    """Draw a field as PNG and SVG: the profile on the axis, and slices through the volume.
+
+    Example: trackkeras field plot two_dipole --out plots --against lhcb
+    """
+    from trackkeras.errors import UserError
+
+    if limit is not None and not 0 < limit < math.inf:
+        raise UserError(f"--limit must be a positive field in tesla, received {limit:g}")
+    field = _open_field(name, set_)
+    other = _open_field(against) if against else None
+    from trackkeras.domains.extrapolation.field_plots import write_plots
+
+    for path in write_plots(field, out, other, limit):
+        print(path)
+
+
+@field_app.command("fit")
+def field_fit(
+    name: FieldArgument,
+    out: Annotated[Path, typer.Option(help="YAML file to write, usable wherever a field is named.")],
+    set_: SetOption = None,
+    terms: Annotated[int, typer.Option(min=1, help="Terms of the closed form.")] = 6,
+    points: Annotated[int, typer.Option(min=20, help="Points in the acceptance, half to test.")] = 2000,
+    starts: Annotated[int, typer.Option(min=1, help="Random starting values; the best fit wins.")] = 6,
+    seed: Annotated[int, typer.Option(help="Seed of points and starting values.")] = 1,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+) -> None:
+    """Fit the closed form `maxwell`, free of divergence and curl, to a whole map.
+
+    Example: trackkeras field fit map.txt --terms 6 --out fitted.yaml
+    """
+    from trackkeras.domains.extrapolation.field_fit import fit_map, write_fit
+    from trackkeras.domains.extrapolation.grid import check_new
+    from trackkeras.errors import UserError
+
+    if out.suffix not in (".yaml", ".yml"):
+        raise UserError(f"--out must end in .yaml, received {out}")
+    check_new(out, overwrite)
+    field = _open_field(name, set_)
+    found = fit_map(
+        field, terms, seed, points, starts=starts, log=lambda line: print(line, file=sys.stderr, flush=True)
+    )
+    write_fit(found, field, out)
+    print(
+        f"{out}: {terms} terms leave {found.rms_T:.4g} T rms, {found.max_T:.4g} T at most, of "
+        f"{found.field_rms_T:.4g} T rms, at points of the acceptance that the fit did not use"
+    )
 
 
 def _print_pairs(report: dict[str, Any], indent: str = "") -> None:
+    width = 28 - len(indent)
     for key, value in report.items():
         if isinstance(value, dict):
             print(f"{indent}{key}:")
             _print_pairs(value, indent + "  ")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            for item in value:
+                print(f"{indent}{key}:")
+                _print_pairs(item, indent + "  ")
+        elif isinstance(value, list):
+            numbers = ", ".join(f"{x:.6g}" if isinstance(x, float) else str(x) for x in value)
+            print(f"{indent}{key:<{width}} {numbers or 'none'}")
         else:
-            print(
-                f"{indent}{key:<28} {value:.6g}" if isinstance(value, float) else f"{indent}{key:<28} {value}"
-            )
+            text = f"{value:.6g}" if isinstance(value, float) else "none" if value is None else f"{value}"
+            print(f"{indent}{key:<{width}} {text}")
 
 
 # -- training ----------------------------------------------------------------------------------------------

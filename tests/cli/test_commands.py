@@ -93,7 +93,7 @@ BAD_INPUT = {
     "query m --inputs '[1]' --address 127.0.0.1:1": "must be a JSON object of inputs",
     "query m --inputs @none.npz --address 127.0.0.1:1": "no such file: none.npz",
     "field info solenoid": "solenoid",
-    "field info grid --set path=none.txt": "missing key 'length'",
+    "field info grid --set path=none.txt": "cannot read field file none.txt",
     "field info grid --set path=none.txt --set length=mm --set field=T": "cannot read field file none.txt",
     "field info grid --set path=none.txt --set length=mile --set field=T": "mile",
     "field make lhcb --set polarity=2 --out x.txt": "polarity",

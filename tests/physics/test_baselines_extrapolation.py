@@ -1,12 +1,13 @@
 """The classical methods: their own accuracy, and costs held to the source that they claim to count."""
 
 import inspect
+import re
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from trackkeras.domains.extrapolation import baselines, blocks, kernels, propagation
+from trackkeras.domains.extrapolation import baselines, blocks, grid_kernels, kernels, propagation
 from trackkeras.domains.extrapolation.baselines import (
     default_baselines,
     equal_cost_steps,
@@ -127,7 +128,10 @@ Counted.__neg__ = lambda self: Counted(-float(self))
 
 def interpreted(module, **names):
     """The module's functions as plain Python, by leaving out the compiler."""
-    source = inspect.getsource(module).replace("from numba import njit", "")
+    source = re.sub(
+        r"from numba import njit(, )?(.*)", r"from numba import njit as _, \2", inspect.getsource(module)
+    )
+    source = source.replace("njit as _, \n", "njit as _\n")
 
     def njit(*args, **kwargs):
         return args[0] if args else lambda function: function
@@ -170,13 +174,44 @@ def test_field_operations_are_those_of_the_kernel(options):
     )
 
 
-def test_grid_operations_are_those_of_the_kernel():
-    plain = interpreted(kernels)
-    values = numbers(*np.arange(24.0)).reshape(2, 2, 2, 3)
-    params = numbers(*[0.0, 100.0] * 3)
-    point, out = [numbers(value) for value in (30.0, 60.0, 80.0)], [numbers(0.0) for _ in range(3)]
-    counted = count(plain.grid_block, params, values, *point, *out)
-    assert counted == baselines.FIELD_POINT[kernels.GRID]
+def test_two_dipole_operations_are_those_of_the_kernel():
+    root = _counting("__pow__")  # a square root counts as one operation
+    plain = interpreted(kernels, np=SimpleNamespace(sqrt=lambda value: root(value, 0.5)))
+    field = make_field("two_dipole")
+    point, out = [numbers(value) for value in (120.0, -340.0, 4700.0)], [numbers(0.0) for _ in range(3)]
+    counted = count(plain.two_dipole_block, numbers(*field.params), *point, *out)
+    assert counted == field_operations(field)
+
+
+def blend(values, base, stride_x, stride_y, *sides):
+    """What the compiled `blend` does, number by number; a single weight is 1 and costs nothing."""
+    flat = values.reshape(-1)
+
+    def total(weights, parts):
+        terms = [part if len(weights) == 1 else w * part for w, part in zip(weights, parts, strict=True)]
+        return sum(terms[1:], terms[0])
+
+    def component(c):
+        x, y, z = (range(len(side)) for side in sides)
+        node = lambda i, j, k: flat[base + i * stride_x + j * stride_y + 4 * k + c]  # noqa: E731
+        row = lambda i, j: total(sides[2], [node(i, j, k) for k in z])  # noqa: E731
+        return total(sides[0], [total(sides[1], [row(i, j) for j in y]) for i in x])
+
+    return component(0), component(1), component(2)
+
+
+@pytest.mark.parametrize("variable", [False, True])
+@pytest.mark.parametrize("order", ["linear", "cubic", "nearest"])
+def test_grid_operations_are_those_of_the_kernel(order, variable):
+    """Counted inside the grid, between its planes, for points that do not share one z."""
+    plain = interpreted(grid_kernels, blend=blend)
+    values = numbers(*np.arange(5 * 5 * 5 * 4.0)).reshape(5, 5, 5, 4)
+    params = numbers(*[0.0, 100.0] * 3, *[0.01] * 3, 0.0, *[0.0, 100.0, 200.0, 300.0, 400.0] * 3)
+    points = [numbers(value, value + 1.0) for value in (130.0, 160.0, 180.0)]
+    out = [numbers(0.0, 0.0) for _ in range(3)]
+    counted = count(getattr(plain, f"{order}_block"), variable, params, values, *points, *out)
+    kind = getattr(kernels, "VARIABLE_" * variable + {"linear": "GRID"}.get(order, f"GRID_{order.upper()}"))
+    assert counted == 2 * baselines.FIELD_POINT[kind]
 
 
 def test_derivative_operations_are_those_of_the_kernel(monkeypatch):

@@ -1,6 +1,7 @@
 """The kernels against independent evaluations of the same formulas."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import njit
@@ -80,11 +81,30 @@ def test_a_point_does_not_depend_on_its_neighbours(n, seed):
 def test_far_outside_the_volume_the_kernels_stay_finite():
     far = np.array([-1e7, -1e5, 0.0, 1e5, 1e7])
     x, y, z = (axis.ravel().copy() for axis in np.meshgrid(far, far, far))
-    grid_params, nodes = np.array([0.0, 1.0, 0.0, 1.0, 0.0, 1.0]), np.ones((3, 2, 4, 3))
-    for field in (make_field("lhcb"), make_field("gaussian")):
+    nodes = np.ones((5, 4, 6, 4), np.float32)
+    axes = [np.arange(count, dtype=float) for count in nodes.shape[:3]]
+    params = np.concatenate([[0.0, 1.0] * 3, np.ones(3), [0.0], *axes])
+    analytic = [make_field(name) for name in ("lhcb", "gaussian", "two_dipole")]
+    cases = [(field.kind, field.params, field.values) for field in analytic]
+    cases += [(kind, params, nodes) for kind in GRIDS]
+    for case in cases:
         components = np.empty((3, len(x)))
-        kernels.field_points(field.kind, field.params, field.values, x, y, z, components)
+        kernels.field_points(*case, x, y, z, components)
         assert np.isfinite(components).all()
-    components = np.empty((3, len(x)))
-    kernels.field_points(kernels.GRID, grid_params, nodes, x, y, z, components)
-    assert np.isfinite(components).all()
+
+
+GRIDS = [kernels.GRID, *range(kernels.GRID_CUBIC, kernels.VARIABLE_GRID_NEAREST + 1)]
+
+
+@pytest.mark.parametrize("kind", GRIDS)
+def test_nan_stays_nan_on_a_grid(kind):
+    nodes = np.ones((4, 4, 4, 4), np.float32)
+    axes = [np.arange(4.0)] * 3
+    params = np.concatenate([[0.0, 1.0] * 3, np.ones(3), [0.0], *axes])
+    points = np.full((3, 4), 1.5)
+    for axis in range(3):
+        points[axis, axis] = np.nan
+    components = np.empty((3, 4))
+    kernels.field_points(kind, params, nodes, *points, components)
+    assert np.isnan(components[:, :3]).all()
+    np.testing.assert_allclose(components[:, 3], 1.0, rtol=1e-15)

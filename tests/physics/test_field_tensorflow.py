@@ -12,16 +12,30 @@ from trackkeras.domains.extrapolation.grid import write_grid
 
 @pytest.fixture(scope="module")
 def fields(tmp_path_factory):
-    path = tmp_path_factory.mktemp("map") / "map.txt"
+    folder = tmp_path_factory.mktemp("map")
+    path, uneven = folder / "map.txt", folder / "uneven.txt"
     write_grid(make_field("lhcb"), path, ((-2000, 2000, 500), (-1500, 1500, 500), (0, 13000, 500)))
+    table = np.loadtxt(path)
+    table[:, 0] += 40 * np.sin(table[:, 0])
+    table[:, 2] *= 1 + table[:, 2] / 1e5
+    np.savetxt(uneven, table, header="[mm, T]")
+    grids = {
+        f"{name} {order}": make_field("grid", path=file, interpolation=order)
+        for name, file in (("grid", path), ("uneven", uneven))
+        for order in ("linear", "cubic", "nearest")
+    }
     return {
-        **{name: make_field(name) for name in ("lhcb", "maxwell", "gaussian")},
+        **{name: make_field(name) for name in ("lhcb", "maxwell", "gaussian", "two_dipole")},
         "up": make_field("lhcb", polarity=-1),
-        "grid": make_field("grid", path=path, length="mm", field="T"),
+        **grids,
+        "grid": grids["grid linear"],
     }
 
 
-@pytest.mark.parametrize("name", ["lhcb", "maxwell", "gaussian", "up", "grid"])
+GRIDS = [f"{name} {order}" for name in ("grid", "uneven") for order in ("linear", "cubic", "nearest")]
+
+
+@pytest.mark.parametrize("name", ["lhcb", "maxwell", "gaussian", "two_dipole", "up", *GRIDS])
 def test_float64_twin_equals_the_kernels(fields, name):
     field = fields[name]
     points = acceptance_points(field, 5000, seed=2)
@@ -29,14 +43,14 @@ def test_float64_twin_equals_the_kernels(fields, name):
     np.testing.assert_allclose(found.numpy(), field.field(*points), rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["lhcb", "gaussian", "grid"])
+@pytest.mark.parametrize("name", ["lhcb", "gaussian", "grid", "two_dipole", "grid cubic", "uneven cubic"])
 def test_float32_error_is_measured(fields, name):
     error = twin_error(fields[name], n=5000, seed=3)
     assert error["float64_max"] < 1e-9
     assert 1e-9 < error["float32_mean"] < error["float32_max"] < 1e-4
 
 
-@pytest.mark.parametrize("name", ["lhcb", "gaussian", "grid"])
+@pytest.mark.parametrize("name", ["lhcb", "gaussian", "two_dipole", *GRIDS])
 def test_shapes_are_kept_inside_a_graph(fields, name):
     field = fields[name]
     twin = field_twin(field, "float64")
@@ -70,11 +84,17 @@ def test_gradient_equals_finite_differences(fields):
     assert np.abs(divergence).max() < 1e-9
 
 
+DIPOLE = (0.0, 4000.0, 5000.0)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", ["lhcb", "gaussian", "grid"])
+@pytest.mark.parametrize("name", ["lhcb", "gaussian", "two_dipole", *GRIDS])
 def test_far_outside_values_and_gradients_stay_finite(fields, name, dtype):
     far = np.array([-1e5, -6e3, 0.0, 6e3, 1e5])
-    axes = [tf.constant(axis.ravel(), dtype) for axis in np.meshgrid(far, far, far)]
+    points = [
+        np.append(axis.ravel(), extra) for axis, extra in zip(np.meshgrid(far, far, far), DIPOLE, strict=True)
+    ]
+    axes = [tf.constant(axis, dtype) for axis in points]
     with tf.GradientTape() as tape:
         tape.watch(axes)
         b = field_twin(fields[name], dtype)(*axes)

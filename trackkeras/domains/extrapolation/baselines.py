@@ -26,7 +26,17 @@ from trackkeras.units import KAPPA
 EXPONENTIAL = 32
 """Operations of one exponential."""
 
-FIELD_POINT = {kernels.GAUSSIAN: 36, kernels.MAXWELL: 98, kernels.GRID: 85}
+FIELD_POINT = {
+    kernels.GAUSSIAN: 36,
+    kernels.MAXWELL: 98,
+    kernels.TWO_DIPOLE: 42,
+    kernels.GRID: 75,
+    kernels.GRID_CUBIC: 543,
+    kernels.GRID_NEAREST: 11,
+    kernels.VARIABLE_GRID: 75,
+    kernels.VARIABLE_GRID_CUBIC: 573,
+    kernels.VARIABLE_GRID_NEAREST: 11,
+}
 """Operations of one field call by kind; for `MAXWELL` of each row of its parameters."""
 
 DERIVATIVE = 24

@@ -1,7 +1,12 @@
-"""Fit of a `maxwell` field to a profile on the axis, to its integral, and to tracks of an unknown field.
+"""Fits of a `maxwell` field: to a whole map, or to a profile, its integral and tracks of an unknown field.
 
-All unknowns - peak, centre, width and `sin2` of every term - are found together by robust least squares. The
-parts of the residual vector, each divided by what counts as one unit of disagreement (`FitOptions`), are:
+**A map** (`fit_map`): the field is compared at points of the acceptance. The peaks enter linearly, so only
+centres, widths and `sin2` are searched for; for each of their values the peaks follow from linear least
+squares (variable projection, G. H. Golub and V. Pereyra, SIAM J. Numer. Anal. 10, 413 (1973)).
+
+**Profile and tracks** (`fit_maxwell`): all unknowns - peak, centre, width and `sin2` of every term - are
+found together by robust least squares. The parts of the residual vector, each divided by what counts as one
+unit of disagreement (`FitOptions`), are:
 
 - the profile on the axis, and the integral of By over the axis of the volume;
 - the end states of tracks, relative to `track_floor` plus a fraction of how far the field moved the track,
@@ -15,17 +20,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from trackkeras.domains.extrapolation.field_report import axis_integral
+from tfrecords_tools.files import new_file
+from trackkeras.domains.extrapolation import kernels
+from trackkeras.domains.extrapolation.field_protocol import FieldProtocol
+from trackkeras.domains.extrapolation.field_report import acceptance_points, axis_integral
 from trackkeras.domains.extrapolation.fields import VOLUME, Field, make_field
 from trackkeras.domains.extrapolation.lhcb import ACCEPTANCE, START_REGION, Region
-from trackkeras.domains.extrapolation.maxwell import Terms
+from trackkeras.domains.extrapolation.maxwell import Terms, maxwell_params
 from trackkeras.domains.extrapolation.propagation import propagate
+from trackkeras.errors import UserError
 
 Array = NDArray[np.float64]
 
@@ -125,6 +136,149 @@ class FitResult:
     terms: tuple[tuple[float, ...], ...]
     cost: float
     costs: tuple[float, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class MapFit:
+    """Outcome of a fit to a map.
+
+    Attributes:
+        terms: `(n, 4)` peak [T], centre [mm], width [mm], sin2, in order of the centres, rounded.
+        rms_T: Root mean square of |B - B'| at points that the fit did not use [T].
+        p95_T: Its 95th percentile [T].
+        max_T: Its largest value [T].
+        field_rms_T: Root mean square of |B| of the map at these points [T].
+        starts: What is left, root mean square at the points of the fit, for every start [T].
+    """
+
+    terms: tuple[tuple[float, ...], ...]
+    rms_T: float
+    p95_T: float
+    max_T: float
+    field_rms_T: float
+    starts: tuple[float, ...]
+
+
+def fit_map(
+    target: FieldProtocol,
+    terms: int,
+    seed: int = 1,
+    points: int = 2000,
+    starts: int | None = None,
+    options: FitOptions = FitOptions(ridge=30.0),
+    log: Callable[[str], None] | None = None,
+) -> MapFit:
+    """Fit `terms` terms of a `maxwell` field to a whole field, in the part of the acceptance that it knows.
+
+    Args:
+        target: Any field; one that is no vacuum field, or has fewer symmetries, is met as well as possible.
+        terms: Number of terms.
+        seed: Seed of the points and of the starting values.
+        points: Number of points in the acceptance, half of them for the fit and half for its test.
+        starts: Number of random starting values; None takes that of the options.
+        options: `centre`, `width`, `sin2`, `starts` and `evaluations` as they say; `ridge` is the peak [T]
+            that counts as much as 1 T of difference at one point.
+        log: Called with one line per start, if given.
+
+    Raises:
+        UserError: Too few points for so many terms, or no term.
+    """
+    if terms < 1:
+        raise UserError(f"a fit needs at least one term, received {terms}")
+    drawn = acceptance_points(target, points, seed)
+    fitted, held = (np.ascontiguousarray(drawn[:, first::2]) for first in (0, 1))
+    if fitted.shape[1] < 10 * terms:
+        raise UserError(
+            f"{fitted.shape[1]} points of the acceptance are known to field {target.name!r}, too few for "
+            f"{terms} terms; ask for more points or fewer terms"
+        )
+    wanted = np.concatenate([target.field(*fitted).T.ravel(), np.zeros(terms)])
+
+    def solve(flat: Array) -> tuple[Array, Array]:
+        shapes = flat.reshape(-1, 3)
+        basis = np.empty((wanted.size, terms))
+        for column, shape in enumerate(shapes):
+            basis[: 3 * fitted.shape[1], column] = _components([(1.0, *shape)], fitted).ravel()
+        basis[-terms:] = np.eye(terms) / options.ridge
+        peaks = np.linalg.lstsq(basis, wanted)[0]
+        return peaks, basis @ peaks - wanted
+
+    rng = np.random.default_rng(seed)
+    limits = (options.centre, options.width, options.sin2)
+    low, high = (np.tile([pair[k] for pair in limits], terms) for k in (0, 1))
+    profile_z = np.linspace(*options.centre, 200)
+    known = target.inside(0.0, 0.0, profile_z)
+    if not known.any():
+        raise UserError(f"field {target.name!r} does not know the axis between {options.centre} mm")
+    by = target.field(0.0, 0.0, profile_z[known])[:, 1]
+    middle = float(np.average(profile_z[known], weights=np.abs(by) + 1e-12))
+    fits = []
+    total = options.starts if starts is None else starts
+    for number in range(total):
+        centres = middle + np.linspace(-2000.0, 2000.0, terms) * (terms > 1) + rng.normal(0.0, 400.0, terms)
+        start = np.column_stack(
+            [centres, rng.uniform(1200.0, 2400.0, terms), rng.normal(0.0, 0.15, terms)]
+        ).ravel()
+        found = least_squares(
+            lambda flat: solve(flat)[1],
+            np.clip(start, low + 1e-6, high - 1e-6),
+            bounds=(low, high),
+            x_scale=np.tile([1000.0, 500.0, 0.3], terms),
+            max_nfev=options.evaluations,
+        )
+        fits.append(found)
+        if log:
+            left = np.sqrt(2.0 * found.cost / fitted.shape[1])
+            log(f"start {number + 1} of {total}: {left:.4g} T left after {found.nfev} steps")
+    best = min(fits, key=lambda found: found.cost)
+    rows = np.column_stack([solve(best.x)[0], best.x.reshape(-1, 3)])
+    ordered = rounded(rows[np.argsort(rows[:, 1])].tolist())
+    truth = target.field(*held)
+    apart = np.linalg.norm(_components(ordered, held).T - truth, axis=1)
+    return MapFit(
+        terms=ordered,
+        rms_T=float(np.sqrt(np.mean(apart**2))),
+        p95_T=float(np.percentile(apart, 95)),
+        max_T=float(apart.max()),
+        field_rms_T=float(np.sqrt(np.mean(np.sum(truth**2, axis=1)))),
+        starts=tuple(float(np.sqrt(2.0 * found.cost / fitted.shape[1])) for found in fits),
+    )
+
+
+def _components(terms: Terms, points: Array) -> Array:
+    """Return Bx, By, Bz of some terms at points, `(3, n)`, without making and checking a field."""
+    components = np.empty((3, points.shape[1]))
+    x, y, z = points
+    no_nodes = np.zeros((1, 1, 1, 4), np.float32)
+    kernels.field_points(kernels.MAXWELL, maxwell_params(terms), no_nodes, x, y, z, components)
+    return components
+
+
+def write_fit(fit: MapFit, target: FieldProtocol, path: Path) -> None:
+    """Write a fit as options of a field, for `field_options` and the command line.
+
+    Args:
+        fit: The terms.
+        target: What was fitted; the new field claims the same volume as far as the acceptance reaches.
+        path: YAML file; it appears when it is complete.
+    """
+    half_x = ACCEPTANCE.slope_x * ACCEPTANCE.z_max + ACCEPTANCE.x
+    half_y = ACCEPTANCE.slope_y * ACCEPTANCE.z_max + ACCEPTANCE.y
+    reach = np.array([-half_x, half_x, -half_y, half_y, ACCEPTANCE.z_min, ACCEPTANCE.z_max])
+    volume = np.where([True, False] * 3, np.maximum(target.volume, reach), np.minimum(target.volume, reach))
+    about = (
+        f"# {len(fit.terms)} terms fitted to: {' '.join(target.description.split())}\n"
+        f"# left at points of the acceptance that the fit did not use: rms {fit.rms_T:.4g} T, 95 % below "
+        f"{fit.p95_T:.4g} T, at most {fit.max_T:.4g} T, of {fit.field_rms_T:.4g} T rms\n"
+        f"# acceptance: {ACCEPTANCE.text}\n"
+    )
+    options = {
+        "name": "maxwell",
+        "volume": [float(limit) for limit in volume],
+        "terms": [list(term) for term in fit.terms],
+    }
+    with new_file(path) as out:
+        out.write((about + yaml.safe_dump(options, sort_keys=False, default_flow_style=None)).encode())
 
 
 def track_errors(magnet: Field, tracks: Tracks, step: float = STEP) -> Array:

@@ -16,12 +16,19 @@ import math
 import numpy as np
 from numba import njit
 
-GAUSSIAN, MAXWELL, GRID = 0, 1, 2
+from trackkeras.domains.extrapolation import grid_kernels
+
+GAUSSIAN, MAXWELL, GRID, TWO_DIPOLE = 0, 1, 2, 3
+GRID_CUBIC, GRID_NEAREST = 4, 5
+VARIABLE_GRID, VARIABLE_GRID_CUBIC, VARIABLE_GRID_NEAREST = 6, 7, 8
 """Kinds of field.
 
 `GAUSSIAN`: `params` is By at the centre [T], the centre [mm], 1 / (2 width²) [1/mm²].
 `MAXWELL`: `params` holds rows of `TERM_SIZE` numbers, see `trackkeras.domains.extrapolation.maxwell`.
-`GRID`: `params` is origin and step of x, y and z [mm], interleaved; `values` holds the nodes.
+`TWO_DIPOLE`: `params` is the moment of each dipole along y [T mm³], half their distance [mm], their plane z
+[mm], and the radius around each within which the field is not used [mm].
+`GRID` (trilinear), `GRID_CUBIC` and `GRID_NEAREST`, with equal steps or `VARIABLE_`: `values` holds the nodes
+and `params` the axes, see `trackkeras.domains.extrapolation.grid_kernels`.
 """
 
 TERM_SIZE = 6
@@ -138,40 +145,61 @@ def maxwell_block(params, x, y, z, bx, by, bz):
             bz[i] += imaginary
 
 
+@njit(cache=True, nogil=True, fastmath={"contract"})
+def two_dipole_block(params, x, y, z, bx, by, bz):
+    """Fill the sum of two point dipoles along y, m (3 (y·r) r - y) / r³ each with unit vectors; 0 at them."""
+    moment, half, plane = params[0], params[1], params[2]
+    for i in range(z.shape[0]):
+        bx[i] = 0.0
+        by[i] = 0.0
+        bz[i] = 0.0
+    for centre in (-half, half):
+        for i in range(z.shape[0]):
+            u, v, w = x[i], y[i] - centre, z[i] - plane
+            squared = u * u + v * v + w * w
+            inverse = 1.0 / squared if squared >= 1.0 else 0.0
+            size = moment * inverse * np.sqrt(inverse)
+            along = 3.0 * size * inverse * v
+            bx[i] += along * u
+            by[i] += along * v - size
+            bz[i] += along * w
+
+
 @njit(cache=True, nogil=True)
 def restricted(kind, params):
     """Return whether a field is to be used in a part of its volume only, so that `allowed_block` matters."""
-    return False
+    if kind == TWO_DIPOLE:
+        return True
+    return kind not in (GAUSSIAN, MAXWELL) and params[grid_kernels.MASKED] != 0.0
 
 
 @njit(cache=True, nogil=True)
 def allowed_block(kind, params, values, x, y, z, flag):
-    """Set `flag` `(n,)` to 0 where the field is not to be used: nowhere if it is not `restricted`."""
+    """Set `flag` `(n,)` to 0 where the field is not to be used: near a dipole, or among masked nodes.
+
+    The volume is not checked here. For a field that is not `restricted` nothing happens.
+    """
+    if not restricted(kind, params):
+        return
+    if kind == TWO_DIPOLE:
+        half, plane, limit = params[1], params[2], params[3] * params[3]
+        for i in range(z.shape[0]):
+            across = x[i] * x[i] + (z[i] - plane) * (z[i] - plane)
+            below, above = y[i] + half, y[i] - half
+            near = (across + below * below < limit) | (across + above * above < limit)
+            flag[i] = 0.0 if near else flag[i]
+    else:
+        nearest = kind in (GRID_NEAREST, VARIABLE_GRID_NEAREST)
+        grid_kernels.clear_masked(kind >= VARIABLE_GRID, nearest, params, values, x, y, z, flag)
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
-def grid_block(params, values, x, y, z, bx, by, bz):
-    """Fill a field by trilinear interpolation; a point outside the grid reads its nearest cell."""
-    for i in range(z.shape[0]):
-        fx = (x[i] - params[0]) / params[1]
-        fy = (y[i] - params[2]) / params[3]
-        fz = (z[i] - params[4]) / params[5]
-        # A comparison with NaN is false, so that NaN reads the first cell and stays NaN.
-        ix = int(min(fx, values.shape[0] - 2.0)) if fx > 0.0 else 0
-        iy = int(min(fy, values.shape[1] - 2.0)) if fy > 0.0 else 0
-        iz = int(min(fz, values.shape[2] - 2.0)) if fz > 0.0 else 0
-        fx -= ix
-        fy -= iy
-        fz -= iz
-        bx[i] = 0.0
-        by[i] = 0.0
-        bz[i] = 0.0
-        for corner in range(8):
-            jx, jy, jz = corner >> 2, (corner >> 1) & 1, corner & 1
-            weight = (fx if jx else 1.0 - fx) * (fy if jy else 1.0 - fy) * (fz if jz else 1.0 - fz)
-            bx[i] += weight * values[ix + jx, iy + jy, iz + jz, 0]
-            by[i] += weight * values[ix + jx, iy + jy, iz + jz, 1]
-            bz[i] += weight * values[ix + jx, iy + jy, iz + jz, 2]
+@njit(cache=True, nogil=True)
+def allowed_points(kind, params, values, x, y, z, flag):
+    """Do what `allowed_block` does for any number of points."""
+    for start in range(0, x.shape[0], BLOCK):
+        stop = min(start + BLOCK, x.shape[0])
+        part = flag[start:stop]
+        allowed_block(kind, params, values, x[start:stop], y[start:stop], z[start:stop], part)
 
 
 @njit(cache=True, nogil=True)
@@ -179,9 +207,9 @@ def field_block(kind, params, values, x, y, z, bx, by, bz):
     """Fill `bx`, `by`, `bz` [T] at the points `x`, `y`, `z` [mm], each `(n,)`, without any volume check.
 
     Args:
-        kind: `GAUSSIAN`, `MAXWELL` or `GRID`.
+        kind: One of the kinds above.
         params: `(m,)` float64, laid out as the kind says.
-        values: `(nx, ny, nz, 3)` float64 nodes [T] of a grid, read for that kind only.
+        values: `(nx, ny, nz, 4)` float32 nodes of a grid, read for those kinds only.
         x: `(n,)` float64; blocks of `BLOCK` stay in the nearest cache.
         y: `(n,)` float64.
         z: `(n,)` float64.
@@ -193,8 +221,14 @@ def field_block(kind, params, values, x, y, z, bx, by, bz):
         gaussian_block(params, x, y, z, bx, by, bz)
     elif kind == MAXWELL:
         maxwell_block(params, x, y, z, bx, by, bz)
+    elif kind == TWO_DIPOLE:
+        two_dipole_block(params, x, y, z, bx, by, bz)
+    elif kind in (GRID, VARIABLE_GRID):
+        grid_kernels.linear_block(kind == VARIABLE_GRID, params, values, x, y, z, bx, by, bz)
+    elif kind in (GRID_CUBIC, VARIABLE_GRID_CUBIC):
+        grid_kernels.cubic_block(kind == VARIABLE_GRID_CUBIC, params, values, x, y, z, bx, by, bz)
     else:
-        grid_block(params, values, x, y, z, bx, by, bz)
+        grid_kernels.nearest_block(kind == VARIABLE_GRID_NEAREST, params, values, x, y, z, bx, by, bz)
 
 
 @njit(cache=True, nogil=True)

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from tfrecords_tools.schema import Feature, Schema
 from trackkeras.config import validate
 from trackkeras.domain import Rows
-from trackkeras.domains.extrapolation.fields import Field
 from trackkeras.domains.extrapolation.generation_options import GenerateOptions
-from trackkeras.domains.extrapolation.propagation import Propagated, Status, propagate
+from trackkeras.domains.extrapolation.propagation import Status, propagate
 from trackkeras.domains.extrapolation.sampling import Points, draw_tracks
 from trackkeras.errors import UserError
 
@@ -87,9 +86,18 @@ def make_shard(
 
         start = draws.inside.nonzero()[0]
         planes = _planes(options, rng, draws.z0[start], draws.dz[start])
-        done = _through(options, field, draws.state[start], draws.z0[start], draws.dz[start], planes)
+        done = propagate(
+            field,
+            draws.state[start],
+            draws.z0[start],
+            draws.dz[start],
+            step=options.step,
+            method=options.method,
+            max_slope=options.slope_limit,
+            planes=planes if options.planes else None,
+        )
         reason = np.full(len(draws.inside), _OUTSIDE_BOX, np.int8)
-        reason[start] = done[-1].status
+        reason[start] = done.status
 
         good = (reason == Status.OK).nonzero()[0][:wanted]
         seen = int(good[-1]) + 1 if len(good) == wanted else len(reason)  # later draws were never needed
@@ -103,16 +111,16 @@ def make_shard(
                 f"only {accepted} of {tried} drawn tracks stay inside the field and the slope limit: "
                 "raise p_min, shorten dz_max or narrow the box"
             )
-        arrived = (done[-1].status == Status.OK).nonzero()[0][: len(good)]
+        arrived = (done.status == Status.OK).nonzero()[0][: len(good)]
         columns = {
             "state": draws.state[good],
             "z0": draws.z0[good, None],
             "dz": draws.dz[good, None],
-            "final_state": done[-1].state[arrived].astype(np.float32),
+            "final_state": done.state[arrived].astype(np.float32),
         }
         if options.planes:
             columns["planes"] = planes[arrived]
-            columns["states_at"] = np.stack([leg.state[arrived] for leg in done[:-1]], axis=1).astype("f4")
+            columns["states_at"] = done.states[arrived].astype(np.float32)
         if options.importance:
             columns["weight"] = draws.weight[good, None]
         yield columns, counts
@@ -128,36 +136,3 @@ def _planes(
     else:
         shares = np.arange(1.0, k + 1.0)[None] / (k + 1.0)
     return (z0[:, None].astype(np.float64) + dz[:, None] * shares).astype(np.float32)
-
-
-def _through(
-    options: GenerateOptions,
-    field: Field,
-    state: NDArray[np.float32],
-    z0: NDArray[np.float32],
-    dz: NDArray[np.float32],
-    planes: NDArray[np.float32],
-) -> list[Propagated]:
-    """Propagate from plane to plane; return what arrives at each, the last one being z0 + dz.
-
-    A track that fails on the way has the status of its failure from then on.
-    """
-    first = z0.astype(np.float64)
-    stops = [*planes.T.astype(np.float64), first + dz]
-    here, at, status = state.astype(np.float64), first, np.zeros(len(state), np.int8)
-    legs = []
-    for stop in stops:
-        alive = (status == Status.OK).nonzero()[0]
-        leg = propagate(
-            field,
-            here[alive],
-            at[alive],
-            (stop - at)[alive],
-            step=options.step,
-            method=options.method,
-            max_slope=options.slope_limit,
-        )
-        here, at, status = np.full_like(here, np.nan), stop, status.copy()
-        here[alive], status[alive] = leg.state, leg.status
-        legs.append(Propagated(here, status))
-    return legs
