@@ -8,17 +8,18 @@ import pytest
 from trackkeras.domains.extrapolation import kernels, real_data
 from trackkeras.domains.extrapolation.field_gradients import difference_gradient, gradient_block
 from trackkeras.domains.extrapolation.fields import make_field
+from trackkeras.domains.extrapolation.grid_nodes import Grid
 from trackkeras.domains.extrapolation.propagation import Status, propagate
 from trackkeras.domains.extrapolation.tableaus import TABLEAUS
 from trackkeras.units import qop_from_allen
 
 LHCB = make_field("lhcb")
+CORNERS = Grid(
+    (np.array([-5000.0, 5000.0]), np.array([-5000.0, 5000.0]), np.array([-500.0, 14_000.0])),
+    np.random.default_rng(0).normal(0.0, 0.5, (2, 2, 2, 3)).astype(np.float32),
+)
 ONE_CELL = replace(
-    LHCB,
-    name="grid",
-    kind=kernels.GRID,
-    params=np.array([-5000.0, 1e4, -5000.0, 1e4, -500.0, 14_500.0]),
-    values=np.random.default_rng(0).normal(0.0, 0.5, (2, 2, 2, 3)),
+    LHCB, name="grid", kind=kernels.GRID, params=CORNERS.params(masked=False), values=CORNERS.values()
 )
 FIELDS = {
     "lhcb": LHCB,

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from trackkeras.domains.extrapolation import propagation
 from trackkeras.domains.extrapolation.fields import make_field
+from trackkeras.domains.extrapolation.grid_nodes import Grid
 from trackkeras.domains.extrapolation.kernels import GRID
 from trackkeras.domains.extrapolation.propagation import BLOCK, BLOCKS_PER_TASK, Status, propagate
 from trackkeras.errors import UserError
@@ -66,9 +67,10 @@ def test_order_does_not_matter(n, seed):
 
 
 def grid_field():
-    nodes = np.random.default_rng(8).normal(0.0, 0.3, (3, 3, 9, 3))
-    params = np.array([-5000.0, 5000.0, -5000.0, 5000.0, -500.0, 1812.5])
-    return replace(FIELD, name="grid", kind=GRID, params=params, values=nodes)
+    across = np.linspace(-5000.0, 5000.0, 3)
+    nodes = np.random.default_rng(8).normal(0.0, 0.3, (3, 3, 9, 3)).astype(np.float32)
+    grid = Grid((across, across, np.linspace(-500.0, 14_000.0, 9)), nodes)
+    return replace(FIELD, name="grid", kind=GRID, params=grid.params(masked=False), values=grid.values())
 
 
 @pytest.mark.parametrize("field", [FIELD, make_field("gaussian"), grid_field()], ids=lambda field: field.name)

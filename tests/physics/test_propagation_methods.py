@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 
 from trackkeras.domains.extrapolation.fields import make_field
+from trackkeras.domains.extrapolation.grid_nodes import Grid
 from trackkeras.domains.extrapolation.kernels import GRID
 from trackkeras.domains.extrapolation.propagation import BLOCK, Status, integrate, propagate
 from trackkeras.domains.extrapolation.tableaus import TABLEAUS, TIGHTEST_TOLERANCE, Tableau
@@ -38,10 +39,10 @@ def mixed_tracks(n, seed=5):
 
 def random_grid(nodes=(4, 5, 30), seed=8):
     """A field without any symmetry, known for |x|, |y| <= 5 m and z from -500 to 14,000 mm."""
-    values = np.random.default_rng(seed).normal(0.0, 0.3, (*nodes, 3))
-    spacing = [10_000.0 / (nodes[0] - 1), 10_000.0 / (nodes[1] - 1), 14_500.0 / (nodes[2] - 1)]
-    params = np.array([-5000.0, spacing[0], -5000.0, spacing[1], -500.0, spacing[2]])
-    return replace(LHCB, name="grid", kind=GRID, params=params, values=values)
+    values = np.random.default_rng(seed).normal(0.0, 0.3, (*nodes, 3)).astype(np.float32)
+    limits = ((-5000.0, 5000.0), (-5000.0, 5000.0), (-500.0, 14_000.0))
+    grid = Grid(tuple(np.linspace(*ends, n) for ends, n in zip(limits, nodes, strict=True)), values)
+    return replace(LHCB, name="grid", kind=GRID, params=grid.params(masked=False), values=grid.values())
 
 
 # -- orders ------------------------------------------------------------------------------------------------
@@ -196,10 +197,11 @@ def test_counts_are_those_of_the_steps(method):
 
 def test_a_field_with_jumps_does_not_hold_a_track():
     """A grid with one cell of steep walls: the shortest step is accepted whatever its error."""
-    values = np.zeros((2, 2, 200, 3))
+    values = np.zeros((2, 2, 200, 3), np.float32)
     values[:, :, 100:102, 1] = 5.0
-    params = np.array([-5000.0, 10_000.0, -5000.0, 10_000.0, 0.0, 0.05])
-    wall = replace(LHCB, name="grid", kind=GRID, params=params, values=values, volume=LHCB.volume.copy())
+    across = np.array([-5000.0, 5000.0])
+    grid = Grid((across, across, np.linspace(0.0, 9.95, 200)), values)
+    wall = replace(LHCB, name="grid", kind=GRID, params=grid.params(masked=False), values=grid.values())
     done = propagate(wall, [STRAIGHT], 0.0, 9.0, method="tsitouras5", tolerance=1e-11)
     assert done.status[0] == Status.OK
     assert done.steps[0] <= 1000
@@ -279,7 +281,9 @@ def test_only_planes_make_a_trilinear_field_smooth():
     nodes = np.linspace(-500.0, 14_000.0, 30)
     by = LHCB.field(0.0, 0.0, nodes)
     field = random_grid()
-    field = replace(field, values=np.broadcast_to(by, (4, 5, 30, 3)).copy())
+    values = field.values.copy()
+    values[..., :3] = by
+    field = replace(field, values=values)
     state = tracks(50, p_min=5.0)
     exact = propagate(field, state, 2000.0, 8000.0, step=2.0).state
     errors = {}

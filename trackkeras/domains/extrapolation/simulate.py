@@ -120,6 +120,7 @@ def make_shard(
         }
         if options.planes:
             columns["planes"] = planes[arrived]
+            assert done.states is not None
             columns["states_at"] = done.states[arrived].astype(np.float32)
         if options.importance:
             columns["weight"] = draws.weight[good, None]
