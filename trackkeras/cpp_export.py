@@ -69,6 +69,9 @@ _INSTRUCTION_SETS: tuple[dict[str, Any], ...] = (
     {
         "name": "portable",
         "target": "",
+        "prefix": "",
+        "register": "",
+        "reciprocal": "",
         "lanes": 4,
         "block": 4,
         "block_with_derivatives": 2,
@@ -78,6 +81,9 @@ _INSTRUCTION_SETS: tuple[dict[str, Any], ...] = (
     {
         "name": "avx2",
         "target": "avx2,fma",
+        "prefix": "_mm256",
+        "register": "__m256",
+        "reciprocal": "_mm256_rcp_ps",
         "lanes": 8,
         "block": 4,
         "block_with_derivatives": 2,
@@ -87,6 +93,9 @@ _INSTRUCTION_SETS: tuple[dict[str, Any], ...] = (
     {
         "name": "avx512",
         "target": "avx512f,avx512dq,avx2,fma",
+        "prefix": "_mm512",
+        "register": "__m512",
+        "reciprocal": "_mm512_rcp14_ps",
         "lanes": 16,
         "block": 8,
         "block_with_derivatives": 4,
