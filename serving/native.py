@@ -85,7 +85,9 @@ def build(program: str, folder: Path, header: Path | None = None, flags: Sequenc
     if compiler is None:
         raise ServingError("no C++ compiler: install g++ or name one in the variable CXX")
     target = folder / program
-    engines = ("onnx_model", "saved_model") if "open_model.hpp" in (SOURCES / f"{program}.cpp").read_text() else ()
+    engines = (
+        ("onnx_model", "saved_model") if "open_model.hpp" in (SOURCES / f"{program}.cpp").read_text() else ()
+    )
     command = [compiler, "-std=c++17", "-O2", *flags, f"-I{SOURCES}", "-o", str(target)]
     if header is not None:
         command += [f'-DGENERATED_HEADER="{header.resolve()}"', f"-DGENERATED={header.stem}"]

@@ -533,10 +533,13 @@ def export(
     data: Annotated[
         Path | None, typer.Option(help="Dataset for the parity check; default: the run's.")
     ] = None,
+    cpp: Annotated[
+        bool, typer.Option("--cpp", help="Also write an MLP as a C++ header without dependencies.")
+    ] = False,
 ) -> None:
-    """Export the best model as SavedModel and ONNX; refused unless both agree with Keras.
+    """Export the best model as SavedModel and ONNX, and as C++; refused unless all agree with Keras.
 
-    Example: trackkeras export runs/first --out bundles
+    Example: trackkeras export runs/first --out bundles --cpp
     """
     from trackkeras.runs import open_run
 
@@ -546,11 +549,14 @@ def export(
     _load_tensorflow()
     from trackkeras.export import export as write
 
-    path = write(run, out, data)
+    path = write(run, out, data, cpp=cpp)
     parity = json.loads((path / "parity.json").read_text())
     print(f"{path}: parity with Keras ({parity['rule']}) on {parity['rows']:,} rows")
-    for name in ("saved_model", "onnx"):
-        print(f"  {name:<12} largest difference is {parity[name]['excess']:.2g} of what is allowed")
+    for name in ("saved_model", "onnx", "cpp"):
+        if "excess" in parity.get(name, {}):
+            print(f"  {name:<12} largest difference is {parity[name]['excess']:.2g} of what is allowed")
+        elif name in parity:
+            print(f"  {name:<12} not compared: {parity[name]['not_compared']}")
 
 
 @app.command()

@@ -120,7 +120,7 @@ def read_stack(heads: Any, columns: Sequence[str]) -> tuple[tuple[int, ...], Any
         columns: Names of all input columns, such as `state[0]`.
 
     Returns:
-        The columns that the first layer sees, the `Standardize` layer, and the dense layers from first to last.
+        The columns that the first layer sees, the `Standardize` layer, and the dense layers in their order.
 
     Raises:
         UserError: The graph is not inputs, `Concatenate`, `Standardize`, `Dense`, ..., `Dense`.
@@ -161,15 +161,17 @@ def _read_dense(layer: Any, *, last: bool) -> Layer:
 
 def _not_an_mlp(layer: Any) -> UserError:
     return UserError(
-        f"layer {layer.name!r} ({type(layer).__name__}) has no C++ form: a header is written for standardised "
-        "inputs, dense layers and the domain's last layer; use ONNX Runtime from C++ for other networks"
+        f"layer {layer.name!r} ({type(layer).__name__}) has no C++ form: a header is written for "
+        "standardised inputs, dense layers and the domain's last layer; use ONNX Runtime for other networks"
     )
 
 
 def signature_columns(signature: Signature) -> tuple[str, ...]:
     """Return the names of all input columns, `NAME[INDEX]`, in the signature's order."""
     return tuple(
-        f"{tensor.name}[{index}]" for tensor in signature.inputs for index in range(int(np.prod(tensor.shape)))
+        f"{tensor.name}[{index}]"
+        for tensor in signature.inputs
+        for index in range(int(np.prod(tensor.shape)))
     )
 
 
@@ -280,7 +282,11 @@ def _numbers(values: NDArray[np.float32]) -> str:
 def _lines(values: NDArray[np.float32]) -> str:
     def rows() -> Iterator[str]:
         for start in range(0, values.size, PANEL):
-            yield "    " + ", ".join(_literal(value) for value in values[start : start + PANEL].tolist()) + ",\n"
+            yield (
+                "    "
+                + ", ".join(_literal(value) for value in values[start : start + PANEL].tolist())
+                + ",\n"
+            )
 
     return "".join(rows())
 
@@ -314,10 +320,12 @@ def run_header(path: Path, rows: Rows, signature: Signature, instruction_set: st
         instruction_set: One of `INSTRUCTION_SETS`; by default the best of this machine.
 
     Raises:
-        UserError: There is no compiler, or the header does not compile.
+        ServingError: There is no compiler, or the header does not compile.
     """
     from serving.native import Program, build
 
     with tempfile.TemporaryDirectory() as folder:
         program = Program(build("apply", Path(folder), header=path))
-        return program.apply("generated", instruction_set or "best", rows, signature.inputs, signature.outputs)
+        return program.apply(
+            "generated", instruction_set or "best", rows, signature.inputs, signature.outputs
+        )

@@ -13,8 +13,8 @@ from trackkeras.errors import UserError
 from trackkeras.units import KAPPA
 
 _BEND = """
-/// Straight line plus bend: the slope that the magnet adds and its effect on the position are estimated from a
-/// bell-shaped field; the network's numbers scale them. Columns: x, y, tx, ty, q/p, z0, dz.
+/// Straight line plus bend: the slope that the magnet adds and its effect on the position are estimated from
+/// a bell-shaped field; the network's numbers scale them. Columns: x, y, tx, ty, q/p, z0, dz.
 TRACKKERAS_INLINE void bend(const vec* in, vec& per_turn, vec& per_shift, vec& limit) {
   per_turn = vec{};
   per_shift = vec{};
