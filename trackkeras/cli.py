@@ -673,15 +673,21 @@ def bench_propagate(
 
 @bench_app.command("inference")
 def bench_inference(
-    bundle: Annotated[Path, typer.Argument(help="Version folder of a bundle.")], as_json: JsonOption = False
+    bundle: Annotated[Path, typer.Argument(help="Version folder of a bundle.")],
+    output: Annotated[Path | None, typer.Option(help="Also write the table to this JSON file.")] = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Time per call of a bundle in ONNX Runtime, one thread, by batch size.
+    """Time per call [us] by engine and batch size, one thread; C++ engines where there is a compiler.
 
-    Example: trackkeras bench inference bundles/mlp_medium-first/1
+    Example: trackkeras bench inference bundles/mlp_medium-first/1 --output times.json
     """
+    from tfrecords_tools.files import write_json
     from trackkeras.bench import inference
 
-    _show_bench(inference(bundle), as_json)
+    rows = inference(bundle)
+    if output is not None:
+        write_json(output, rows)
+    _show_bench(rows, as_json)
 
 
 @bench_app.command("server")

@@ -224,7 +224,7 @@ def test_a_changed_weight_is_noticed(bundle: Path, rows: Rows, tmp_path: Path) -
     text = (bundle / "mlp_tiny_small.hpp").read_text()
     changed, count = re.subn(r"(kernel_1\[\d+\] = \{\n\s+)[^,]+,", r"\g<1>0.25f,", text)
     assert count == 1
-    header = tmp_path / "changed.hpp"
+    header = tmp_path / "mlp_tiny_small.hpp"
     header.write_text(changed)
     with pytest.raises(ServingError, match="not those that were exported"):
         cpp_export.run_header(header, {name: column[:4] for name, column in rows.items()}, SIGNATURE)
@@ -233,12 +233,9 @@ def test_a_changed_weight_is_noticed(bundle: Path, rows: Rows, tmp_path: Path) -
 def test_the_gate_refuses_a_wrong_header(
     trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = exporter.run_header
-
-    def wrong(*arguments: Any) -> Rows:
-        outputs = honest(*arguments)
-        outputs["final_state"][3, 0] += 10
-        return outputs
+    def wrong(path: Path, rows: Rows, *_: Any) -> Rows:
+        assert path.is_file()
+        return {"final_state": rows["state"] + 10}
 
     monkeypatch.setattr(exporter, "run_header", wrong)
     with pytest.raises(UserError, match=r"cpp differs from Keras .* nothing exported"):
