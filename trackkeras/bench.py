@@ -262,7 +262,9 @@ def _cpp_times(program: Any, bundle: Path, folder: Path, generated: bool) -> lis
         f"saved_model={bundle}@{find_library('tensorflow')}",
         *(["generated=best"] if generated else []),
     ]
-    said = program.run(folder, ",".join(map(str, BATCHES)), *engines)
+    batches = ",".join(map(str, BATCHES))
+    # One process each: TensorFlow's threads would slow the others.
+    said = [row for engine in engines for row in program.run(folder, batches, engine)]
     return [{**row, "engine": _CPP_ENGINES[row["engine"]]} for row in said]
 
 

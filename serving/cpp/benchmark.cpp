@@ -130,7 +130,9 @@ static int benchmark(int count, char** words) {
                   engine.memory_mb);
   }
 #ifdef GENERATED_HEADER
-  time_single_rows(engines[0].columns, engines[0].rows);
+  for (const Engine& engine : engines) {
+    if (engine.kind == "generated") time_single_rows(engine.columns, engine.rows);
+  }
 #endif
   return 0;
 }

@@ -1,8 +1,6 @@
 // TrackModel over ONNX Runtime. Its C API is one table of functions to which versions only append; the few that
 // are needed are called by their place in it, so no header of ONNX Runtime is needed.
 #include <algorithm>
-#include <cstring>
-#include <numeric>
 
 #include "shared_library.hpp"
 #include "track_model.hpp"
@@ -41,12 +39,10 @@ enum Slot {
   input_name = 36,
   output_name = 37,
   create_tensor_with_data = 49,
-  tensor_data = 51,
   cast_type_to_shape = 55,
   element_type = 60,
   dimension_count = 61,
   dimensions = 62,
-  tensor_shape = 65,
   create_cpu_memory_info = 69,
   allocator_free = 76,
   default_allocator = 78,
@@ -140,40 +136,26 @@ class OnnxModel final : public TrackModel {
       throw Error("run needs one array per input and output");
     if (rows == 0) return;
     std::vector<Owned<Value>> values;
+    values.reserve(in.size() + out.size());
     std::vector<const Value*> feeds;
-    values.reserve(in.size());
-    for (std::size_t i = 0; i < in.size(); ++i) {
-      const std::int64_t shape[] = {static_cast<std::int64_t>(rows), static_cast<std::int64_t>(inputs_[i].columns)};
-      values.emplace_back(api_, release_value);
-      api_.call(create_tensor_with_data, static_cast<const MemoryInfo*>(memory_.object),
-                static_cast<void*>(const_cast<float*>(in[i])), rows * inputs_[i].columns * sizeof(float),
-                static_cast<const std::int64_t*>(shape), std::size_t{2}, float_type, &values.back().object);
-      feeds.push_back(values.back().object);
-    }
-    std::vector<Value*> results(out.size(), nullptr);
+    std::vector<Value*> results;  // given, so that ONNX Runtime writes into them
+    for (std::size_t i = 0; i < in.size(); ++i) feeds.push_back(wrap(const_cast<float*>(in[i]), rows, inputs_[i], values));
+    for (std::size_t i = 0; i < out.size(); ++i) results.push_back(wrap(out[i], rows, outputs_[i], values));
     api_.call(run_session, session_.object, static_cast<const RunOptions*>(nullptr), input_names_.data(),
               static_cast<const Value* const*>(feeds.data()), feeds.size(), output_names_.data(),
               output_names_.size(), results.data());
-    std::vector<Owned<Value>> owned;
-    owned.reserve(results.size());
-    for (Value* result : results) {
-      owned.emplace_back(api_, release_value);
-      owned.back().object = result;
-    }
-    for (std::size_t i = 0; i < out.size(); ++i) {
-      Owned<ShapeInfo> shape(api_, release_shape_info);
-      api_.call(tensor_shape, static_cast<const Value*>(results[i]), &shape.object);
-      std::size_t count = 1;
-      for (std::int64_t size : sizes(shape.object)) count *= static_cast<std::size_t>(size);
-      if (count != rows * outputs_[i].columns)
-        throw Error("output " + outputs_[i].name + " has an unexpected number of values");
-      float* data = nullptr;
-      api_.call(tensor_data, results[i], reinterpret_cast<void**>(&data));
-      std::memcpy(out[i], data, count * sizeof(float));
-    }
   }
 
  private:
+  Value* wrap(float* data, std::size_t rows, const TensorInfo& tensor, std::vector<Owned<Value>>& values) const {
+    const std::int64_t shape[] = {static_cast<std::int64_t>(rows), static_cast<std::int64_t>(tensor.columns)};
+    values.emplace_back(api_, release_value);
+    api_.call(create_tensor_with_data, static_cast<const MemoryInfo*>(memory_.object), static_cast<void*>(data),
+              rows * tensor.columns * sizeof(float), static_cast<const std::int64_t*>(shape), std::size_t{2},
+              float_type, &values.back().object);
+    return values.back().object;
+  }
+
   std::vector<std::int64_t> sizes(const ShapeInfo* shape) const {
     std::size_t count = 0;
     api_.call(dimension_count, shape, &count);
