@@ -26,7 +26,7 @@ class TrackModel {
  public:
   virtual ~TrackModel() = default;
 
-  /// Inputs and outputs, sorted by name.
+  /// Inputs and outputs; their order is that of the arrays that `run` takes.
   const std::vector<TensorInfo>& inputs() const { return inputs_; }
   const std::vector<TensorInfo>& outputs() const { return outputs_; }
 
