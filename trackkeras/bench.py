@@ -228,29 +228,137 @@ def _resident(pid: int) -> float:
 # -- inference ---------------------------------------------------------------------------------------------
 
 
+BATCHES = (1, 32, 256, 1024, 4096)
+WARM_UPS, CALLS, PASSES = 10, 100, 3
+
+
 def inference(bundle: Path) -> list[Row]:
-    """Measure a bundle in ONNX Runtime on one thread.
+    """Measure a bundle in every engine at hand, one thread, and the Runge-Kutta baseline in C++ beside it.
+
+    Each batch size gets 10 calls that do not count and 100 that do; Python and C++ take turns, three times,
+    and the median of the three counts. C++ rows need a compiler, the header a bundle of `export --cpp`.
 
     Args:
         bundle: Version folder.
     """
+    from serving import native
     from serving.bundle import read_bundle
     from serving.runtime import load
     from serving.signature import DEFAULT_SIGNATURE
 
     found = read_bundle(bundle)
     backend = load(found)
+    rows = _scattered_examples(found, 4 * BATCHES[-1])
+    measured: dict[tuple[str, int], list[Row]] = {}
+    table: list[Row] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for key, column in rows.items():
+            column.tofile(folder / f"{key}.f32")
+        program, header = None, next(iter(bundle.glob("*.hpp")), None)
+        if native.find_compiler() is not None:
+            program = native.Program(native.build("benchmark", folder, header=header))
+        for _ in range(PASSES):
+            passed = list(_python_times(lambda inputs: backend.run(DEFAULT_SIGNATURE, inputs), rows))
+            if program is not None:
+                passed += _cpp_times(program, found.path, folder, header is not None)
+            for row in passed:
+                measured.setdefault((row["engine"], row["batch"]), []).append(row)
+        if program is not None and found.description["domain"] == "extrapolation":
+            table = _cpp_propagation(folder)
+    return [
+        _inference_row(
+            engine,
+            batch,
+            statistics.median(row["p50_us"] for row in several),
+            statistics.median(row["p95_us"] for row in several),
+            several[0].get("memory_mb"),
+        )
+        for (engine, batch), several in measured.items()
+    ] + table
+
+
+def _inference_row(engine: str, batch: int, p50_us: float, p95_us: float | str, memory_mb: Any) -> Row:
+    return {
+        "engine": engine,
+        "batch": batch,
+        "inference_time_cpu": p50_us,
+        "p95_us": p95_us,
+        "us_per_row": p50_us / batch,
+        "rows_per_s": 1e6 * batch / p50_us,
+        "inference_time_gpu": "n/a",
+        "throughput_gpu": "n/a",
+        "memory_mb": "n/a" if memory_mb is None else memory_mb,
+    }
+
+
+def _scattered_examples(bundle: Any, rows: int) -> dict[str, Any]:
+    """Return the bundle's example, each number times 0.5 to 1.5."""
+    rng = np.random.default_rng(0)
+    examples = {name: np.asarray(value, "float32") for name, value in bundle.description["examples"].items()}
+    return {
+        name: (value[:1] * rng.uniform(0.5, 1.5, (rows, *value.shape[1:]))).astype("float32")
+        for name, value in examples.items()
+    }
+
+
+def _python_times(run: Callable[[dict[str, Any]], Any], rows: dict[str, Any]) -> Iterator[Row]:
+    for batch in BATCHES:
+        times = []
+        for call in range(WARM_UPS + CALLS):
+            first = call * batch % (3 * BATCHES[-1])
+            inputs = {name: column[first : first + batch] for name, column in rows.items()}
+            start = time.perf_counter()
+            run(inputs)
+            times.append(1e6 * (time.perf_counter() - start))
+        counted = times[WARM_UPS:]
+        p50, p95 = (float(np.quantile(counted, share)) for share in (0.5, 0.95))
+        yield {"engine": "ONNX Runtime, Python", "batch": batch, "p50_us": p50, "p95_us": p95}
+
+
+_CPP_ENGINES = {
+    "onnx": "ONNX Runtime, C++",
+    "saved_model": "TensorFlow C API, C++",
+    "generated": "generated C++",
+    "generated, one row": "generated C++, entry point for one row",
+    "generated, one row after the other": "generated C++, one row, each after the one before",
+    "generated, one row with Jacobian": "generated C++, one row with Jacobian",
+}
+
+
+def _cpp_times(program: Any, bundle: Path, folder: Path, generated: bool) -> list[Row]:
+    from serving.native import find_library
+
+    engines = [
+        f"onnx={bundle / 'model.onnx'}@{find_library('onnxruntime')}",
+        f"saved_model={bundle}@{find_library('tensorflow')}",
+        *(["generated=best"] if generated else []),
+    ]
+    batches = ",".join(map(str, BATCHES))
+    # One process each: TensorFlow's threads would slow the others.
+    said = [row for engine in engines for row in program.run(folder, batches, engine)]
+    return [{**row, "engine": _CPP_ENGINES[row["engine"]]} for row in said]
+
+
+def _cpp_propagation(folder: Path) -> list[Row]:
+    """Time RK4 and an adaptive method in C++ on a trilinear map of `lhcb` with 81 x 81 x 146 nodes."""
+    from serving import native
+    from trackkeras.domains.extrapolation import make_field
+    from trackkeras.domains.extrapolation.grid import NODES
+
+    axes = [np.arange(first, last + step / 2, step) for first, last, step in NODES]
+    points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+    grid = folder / "map.f64"
+    np.concatenate([points, make_field("lhcb").field(*points.T)], axis=1).tofile(grid)
+    program = native.Program(native.build("propagate", folder))
     table = []
-    for batch in (1, 32, 256, 1024, 4096):
-        inputs = _example_batch(found, batch)
-        calls = max(20, 20_000 // batch)
-
-        def run(inputs: Any = inputs, calls: int = calls) -> None:
-            for _ in range(calls):
-                backend.run(DEFAULT_SIGNATURE, inputs)
-
-        seconds = _seconds(run) / calls
-        table.append({"batch": batch, "us_per_call": 1e6 * seconds, "us_per_row": 1e6 * seconds / batch})
+    for method, value, label in (
+        ("rk4", 100.0, "C++ RK4, steps of 100 mm"),
+        ("rk4", 25.0, "C++ RK4, steps of 25 mm"),
+        ("adaptive", 1e-3, "C++ Cash-Karp, tolerance 1e-3 mm"),
+    ):
+        (said,) = program.run(grid, method, str(value), folder, "3")
+        table.append(_inference_row(label, 1, said["us_per_track"], "n/a", None))
     return table
 
 

@@ -813,10 +813,13 @@ def export(
     data: Annotated[
         Path | None, typer.Option(help="Dataset for the parity check; default: the run's.")
     ] = None,
+    cpp: Annotated[
+        bool, typer.Option("--cpp", help="Also write an MLP as a C++ header without dependencies.")
+    ] = False,
 ) -> None:
-    """Export the best model as SavedModel and ONNX; refused unless both agree with Keras.
+    """Export the best model as SavedModel and ONNX, and as C++; refused unless all agree with Keras.
 
-    Example: trackkeras export runs/first --out bundles
+    Example: trackkeras export runs/first --out bundles --cpp
     """
     from trackkeras.runs import open_run
 
@@ -826,11 +829,14 @@ def export(
     _load_tensorflow()
     from trackkeras.export import export as write
 
-    path = write(run, out, data)
+    path = write(run, out, data, cpp=cpp)
     parity = json.loads((path / "parity.json").read_text())
     print(f"{path}: parity with Keras ({parity['rule']}) on {parity['rows']:,} rows")
-    for name in ("saved_model", "onnx"):
-        print(f"  {name:<12} largest difference is {parity[name]['excess']:.2g} of what is allowed")
+    for name in ("saved_model", "onnx", "cpp"):
+        if "excess" in parity.get(name, {}):
+            print(f"  {name:<12} largest difference is {parity[name]['excess']:.2g} of what is allowed")
+        elif name in parity:
+            print(f"  {name:<12} not compared: {parity[name]['not_compared']}")
 
 
 @app.command()
@@ -1088,15 +1094,21 @@ def bench_generate(
 
 @bench_app.command("inference")
 def bench_inference(
-    bundle: Annotated[Path, typer.Argument(help="Version folder of a bundle.")], as_json: JsonOption = False
+    bundle: Annotated[Path, typer.Argument(help="Version folder of a bundle.")],
+    output: Annotated[Path | None, typer.Option(help="Also write the table to this JSON file.")] = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Time per call of a bundle in ONNX Runtime, one thread, by batch size.
+    """Time per call [us] by engine and batch size, one thread; C++ engines where there is a compiler.
 
-    Example: trackkeras bench inference bundles/mlp_medium-first/1
+    Example: trackkeras bench inference bundles/mlp_medium-first/1 --output times.json
     """
+    from tfrecords_tools.files import write_json
     from trackkeras.bench import inference
 
-    _show_bench(inference(bundle), as_json)
+    rows = inference(bundle)
+    if output is not None:
+        write_json(output, rows)
+    _show_bench(rows, as_json)
 
 
 @bench_app.command("server")

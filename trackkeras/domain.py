@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from tfrecords_tools.reader import Dataset
     from tfrecords_tools.schema import Schema
+    from trackkeras.cpp_export import Network
 
 Rows = dict[str, NDArray[Any]]
 """Columns of a dataset by name; the first axis of each is the row."""
@@ -263,6 +264,14 @@ class Domain(abc.ABC):
     @abc.abstractmethod
     def parity(self) -> Parity:
         """Return how far the exported model may differ from Keras."""
+
+    def cpp_network(self, model: keras.Model) -> Network:
+        """Return a model as weights and C++ text, for a header without dependencies.
+
+        Raises:
+            UserError: This domain, or this model, has no such form.
+        """
+        raise UserError(f"networks of the domain {self.name!r} have no C++ header; use ONNX Runtime from C++")
 
 
 def domain_names() -> list[str]:

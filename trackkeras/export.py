@@ -6,6 +6,7 @@ A bundle is a version folder of TF-Serving with a few files more:
       saved_model.pb, variables/   signature `serving_default`, named inputs and outputs
       model.onnx                   the same signature
       bundle.json                  names, shapes, units, origin; what servers and clients read
+      NAME.hpp                     the network as C++ without dependencies, where it was asked for
       parity.json                  largest difference from Keras, per format
       card.md                      intended range, training data, accuracy, parity
 """
@@ -27,10 +28,12 @@ import numpy as np
 import onnxruntime
 import tensorflow as tf
 
+from serving.native import find_compiler
 from tfrecords_tools.files import new_file, read_json, write_json
 from tfrecords_tools.reader import Dataset
 from trackkeras.checkpoints import load_model
 from trackkeras.config import Run
+from trackkeras.cpp_export import identifier, run_header, write_header
 from trackkeras.domain import Domain, Rows, Signature, Tensor, find_domain, open_dataset
 from trackkeras.errors import UserError
 from trackkeras.evaluation import predict
@@ -139,8 +142,10 @@ def compare(domain: Domain, rows: Rows, reference: Rows, other: Rows) -> ParityR
     return ParityResult(float(excess.max()), largest, int(excess.argmax()))
 
 
-def check_parity(domain: Domain, model: keras.Model, directory: Path, rows: Rows) -> dict[str, Any]:
-    """Compare SavedModel and ONNX with Keras on these rows.
+def check_parity(
+    domain: Domain, model: keras.Model, directory: Path, rows: Rows, header: Path | None = None
+) -> dict[str, Any]:
+    """Compare SavedModel, ONNX and the C++ header, if there is one, with Keras on these rows.
 
     Returns:
         The content of `parity.json`.
@@ -155,6 +160,11 @@ def check_parity(domain: Domain, model: keras.Model, directory: Path, rows: Rows
         "onnx": lambda: run_onnx(directory / "model.onnx", rows, signature),
     }
     report: dict[str, Any] = {"rule": domain.parity().description, "rows": len(next(iter(rows.values())))}
+    if header is not None:
+        if find_compiler() is None:
+            report["cpp"] = {"not_compared": "there is no C++ compiler"}
+        else:
+            runners["cpp"] = lambda: run_header(header, rows, signature)
     for name, runner in runners.items():
         result = compare(domain, rows, reference, runner())
         report[name] = {"excess": result.excess, "largest_difference": result.largest}
@@ -178,13 +188,14 @@ def bundle_name(run: Run, folder: RunFolder) -> str:
     return folder.name if folder.name.startswith(f"{run.preset}-") else f"{run.preset}-{folder.name}"
 
 
-def export(path: Path, out: Path, data: Path | None = None) -> Path:
+def export(path: Path, out: Path, data: Path | None = None, *, cpp: bool = False) -> Path:
     """Export the best model of a run as the next version of its bundle.
 
     Args:
         path: Run folder.
         out: Folder of bundles.
         data: Dataset whose validation rows check the parity; by default the run's own.
+        cpp: Also write the network as a C++ header.
 
     Returns:
         The version folder.
@@ -201,7 +212,7 @@ def export(path: Path, out: Path, data: Path | None = None) -> Path:
     target = out / name / str(next_version(out / name))
     temporary = out / name / f".{uuid.uuid4().hex[:8]}"
     try:
-        write_bundle(model, domain, temporary, rows)
+        write_bundle(model, domain, temporary, rows, header=f"{identifier(name)}.hpp" if cpp else None)
         _describe(temporary, name, int(target.name), run, folder, domain, source)
         temporary.rename(target)
     finally:
@@ -209,14 +220,20 @@ def export(path: Path, out: Path, data: Path | None = None) -> Path:
     return target
 
 
-def write_bundle(model: keras.Model, domain: Domain, directory: Path, rows: Rows) -> dict[str, Any]:
-    """Write SavedModel, ONNX and `parity.json`; the parity gate is part of it."""
+def write_bundle(
+    model: keras.Model, domain: Domain, directory: Path, rows: Rows, header: str | None = None
+) -> dict[str, Any]:
+    """Write SavedModel, ONNX, a C++ header if named, and `parity.json`; the parity gate is part of it."""
     directory.mkdir(parents=True)
     signature = domain.signature()
+    if header is not None:
+        write_header(
+            model, domain, directory / header, f"A {domain.name} network, {model.count_params():,} weights"
+        )
     with _quiet_converters():
         write_saved_model(model, signature, directory)
         write_onnx(directory, signature, directory / "model.onnx")
-        report = check_parity(domain, model, directory, rows)
+        report = check_parity(domain, model, directory, rows, directory / header if header else None)
     write_json(directory / "parity.json", report)
     return report
 

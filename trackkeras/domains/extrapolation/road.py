@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from tfrecords_tools.reader import Dataset
     from tfrecords_tools.schema import Schema
+    from trackkeras.cpp_export import Network
 
 MOMENTUM_EDGES = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 DISTANCE_EDGES = (1000.0, 2500.0, 4000.0, 5500.0, 7000.0, 8500.0, 10000.0)
@@ -196,6 +197,12 @@ class Extrapolation(Domain):
         return Parity(
             "|difference| <= 1e-3 mm + 1e-5 |final - straight line| (slopes: the same over 1 m)", _excess
         )
+
+    def cpp_network(self, model: keras.Model) -> Network:
+        """Return the residual or the absolute MLP as weights and C++ text."""
+        from trackkeras.domains.extrapolation.cpp import mlp_network
+
+        return mlp_network(model, self.signature())
 
 
 def _excess(rows: Rows, reference: Rows, other: Rows) -> Any:

@@ -1,0 +1,53 @@
+// One class over several engines: named inputs and outputs in physical units, float32, one row per track.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace trackkeras {
+
+/// What a program got wrong, in one line.
+struct Error : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+/// An input or output: its name in the signature, and how many numbers a row has.
+struct TensorInfo {
+  std::string name;
+  std::size_t columns;
+};
+
+/// A loaded network. `run` may be called from several threads at once.
+class TrackModel {
+ public:
+  virtual ~TrackModel() = default;
+
+  /// Inputs and outputs; their order is that of the arrays that `run` takes.
+  const std::vector<TensorInfo>& inputs() const { return inputs_; }
+  const std::vector<TensorInfo>& outputs() const { return outputs_; }
+
+  /// Run `rows` rows: one array of rows x columns per input and output, in the order of `inputs`, `outputs`.
+  virtual void run(const std::vector<const float*>& in, std::size_t rows,
+                   const std::vector<float*>& out) const = 0;
+
+ protected:
+  std::vector<TensorInfo> inputs_, outputs_;
+};
+
+struct EngineOptions {
+  std::string library;                        ///< Path of the engine's shared library.
+  std::string signature = "serving_default";  ///< Signature of a SavedModel.
+  int threads = 1;
+};
+
+/// Open an ONNX file with ONNX Runtime's shared library.
+std::unique_ptr<TrackModel> open_onnx(const std::string& file, const EngineOptions& options);
+
+/// Open a SavedModel folder with the C API of TensorFlow's shared libraries.
+std::unique_ptr<TrackModel> open_saved_model(const std::string& folder, const EngineOptions& options);
+
+}  // namespace trackkeras

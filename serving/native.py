@@ -1,0 +1,167 @@
+"""The C++ programs of `serving/cpp`: where the engines' libraries are, and building and running a program.
+
+`python -m serving.native onnxruntime` prints the path of a library, for CMake and scripts.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.errors import ServingError
+
+SOURCES = Path(__file__).parent / "cpp"
+
+_LIBRARIES = {
+    "onnxruntime": ("onnxruntime", "capi/libonnxruntime.so.*"),
+    "tensorflow": ("tensorflow", "libtensorflow_cc.so.2"),
+}
+_ENGINES = {"onnx": "onnxruntime", "saved_model": "tensorflow"}
+
+
+class TensorLike(Protocol):
+    """Name and shape of a row of an input or output."""
+
+    @property
+    def name(self) -> str:
+        """Name in the signature."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape without the batch."""
+
+
+def find_library(engine: str) -> Path:
+    """Return the shared library of `onnxruntime` or `tensorflow` inside the installed Python package.
+
+    Raises:
+        ServingError: An unknown engine, or the package or its library is not installed.
+    """
+    if engine not in _LIBRARIES:
+        raise ServingError(f"no library named {engine!r}; there are: {', '.join(_LIBRARIES)}")
+    package, pattern = _LIBRARIES[engine]
+    spec = importlib.util.find_spec(package)
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    for folder in folders:
+        found = sorted(Path(folder).glob(pattern))
+        if found:
+            return found[0]
+    raise ServingError(f"the Python package {package} with {pattern} is not installed")
+
+
+def find_compiler() -> str | None:
+    """Return the C++ compiler: the variable CXX, else g++ or clang++, else None."""
+    for name in (os.environ.get("CXX"), "g++", "clang++"):
+        if name and shutil.which(name):
+            return name
+    return None
+
+
+def build(program: str, folder: Path, header: Path | None = None, flags: Sequence[str] = ()) -> Path:
+    """Compile one program of `serving/cpp`.
+
+    Args:
+        program: Stem of its source file.
+        folder: Where the executable goes.
+        header: A header of `trackkeras export --cpp` to compile in, as the engine `generated`.
+        flags: More options for the compiler.
+
+    Raises:
+        ServingError: There is no compiler, or it refuses the program.
+    """
+    compiler = find_compiler()
+    if compiler is None:
+        raise ServingError("no C++ compiler: install g++ or name one in the variable CXX")
+    target = folder / program
+    engines = (
+        ("onnx_model", "saved_model") if "open_model.hpp" in (SOURCES / f"{program}.cpp").read_text() else ()
+    )
+    command = [compiler, "-std=c++17", "-O2", *flags, f"-I{SOURCES}", "-o", str(target)]
+    if header is not None:
+        command += [f'-DGENERATED_HEADER="{header.resolve()}"', f"-DGENERATED={header.stem}"]
+    command += [str(SOURCES / f"{name}.cpp") for name in (program, *engines)]
+    done = subprocess.run([*command, "-ldl", "-pthread"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        first = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip())
+        raise ServingError(f"{compiler} cannot compile {program}.cpp: {first}")
+    return target
+
+
+@dataclass(frozen=True)
+class Program:
+    """A built program.
+
+    Attributes:
+        path: The executable.
+    """
+
+    path: Path
+
+    def run(self, *words: str | Path) -> list[Any]:
+        """Run it and return what it prints, one JSON value per line.
+
+        Raises:
+            ServingError: It fails; the message is its own.
+        """
+        done = subprocess.run(
+            [self.path, *map(str, words)], capture_output=True, text=True, check=False, errors="replace"
+        )
+        if done.returncode:
+            lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+            reason = lines[-1].removeprefix("error: ") if lines else f"exit code {done.returncode}"
+            raise ServingError(f"{self.path.name}: {reason}")
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    def apply(
+        self,
+        kind: str,
+        model: str | Path,
+        rows: Mapping[str, NDArray[Any]],
+        inputs: Sequence[TensorLike],
+        outputs: Sequence[TensorLike],
+        batch: int = 4096,
+    ) -> dict[str, NDArray[np.float32]]:
+        """Run `apply` on some rows.
+
+        Args:
+            kind: `onnx`, `saved_model` or `generated`.
+            model: File, folder, or instruction set.
+            rows: Input columns.
+            inputs: Which of them the model takes.
+            outputs: What it gives.
+            batch: Rows per call.
+        """
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            for tensor in inputs:
+                np.ascontiguousarray(rows[tensor.name], "<f4").tofile(folder / f"{tensor.name}.f32")
+            words = [kind, model, folder, "--batch", str(batch), *engine_options(kind)]
+            self.run(*words)
+            return {
+                tensor.name: np.fromfile(folder / f"{tensor.name}.f32", "<f4").reshape(-1, *tensor.shape)
+                for tensor in outputs
+            }
+
+
+def engine_options(kind: str) -> list[str]:
+    """Return the options that tell a program where an engine's library is."""
+    return ["--library", str(find_library(_ENGINES[kind]))] if kind in _ENGINES else []
+
+
+if __name__ == "__main__":
+    try:
+        print(find_library(sys.argv[1] if len(sys.argv) > 1 else ""))
+    except ServingError as error:
+        sys.exit(f"error: {error}")
