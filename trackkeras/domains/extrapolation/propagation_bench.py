@@ -108,7 +108,7 @@ def measure(tracks: int, rounds: int = 5) -> list[dict[str, Any]]:
 def _fields(path: Path) -> Iterator[tuple[str, Field]]:
     lhcb = make_field("lhcb")
     write_grid(lhcb, path)
-    units = {"path": path, "length": "mm", "field": "T"}
+    units: dict[str, Any] = {"path": path, "length": "mm", "field": "T"}
     yield "trilinear grid", make_field("grid", **units)
     with contextlib.suppress(UserError):  # a grid that has no such option
         yield "tricubic grid", make_field("grid", interpolation="cubic", **units)
