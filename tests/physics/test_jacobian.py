@@ -1,25 +1,33 @@
 """Transport Jacobians against central differences, Liouville's theorem, chains, and values made elsewhere."""
 
-from dataclasses import replace
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from trackkeras.domains.extrapolation import kernels, real_data
+from trackkeras.domains.extrapolation import real_data
 from trackkeras.domains.extrapolation.field_gradients import difference_gradient, gradient_block
 from trackkeras.domains.extrapolation.fields import make_field
-from trackkeras.domains.extrapolation.grid_nodes import Grid
 from trackkeras.domains.extrapolation.propagation import Status, propagate
 from trackkeras.domains.extrapolation.tableaus import TABLEAUS
 from trackkeras.units import qop_from_allen
 
 LHCB = make_field("lhcb")
-CORNERS = Grid(
-    (np.array([-5000.0, 5000.0]), np.array([-5000.0, 5000.0]), np.array([-500.0, 14_000.0])),
-    np.random.default_rng(0).normal(0.0, 0.5, (2, 2, 2, 3)).astype(np.float32),
-)
-ONE_CELL = replace(
-    LHCB, name="grid", kind=kernels.GRID, params=CORNERS.params(masked=False), values=CORNERS.values()
+
+
+def grid_field(values, first, spacing):
+    """A field read from a file with these nodes, `(nx, ny, nz, 3)`."""
+    index = np.indices(values.shape[:3]).reshape(3, -1).T
+    table = np.column_stack([np.array(first) + index * np.array(spacing), values.reshape(-1, 3)])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "nodes.txt"
+        np.savetxt(path, table, fmt="%.12g")
+        return make_field("grid", path=path, length="mm", field="T")
+
+
+ONE_CELL = grid_field(
+    np.random.default_rng(0).normal(0.0, 0.5, (2, 2, 2, 3)), [-5000.0, -5000.0, -500.0], [1e4, 1e4, 14_500.0]
 )
 FIELDS = {
     "lhcb": LHCB,

@@ -1,7 +1,9 @@
 """Methods by name: orders, error control, steps that end on planes, and what each method counts."""
 
 import math
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +12,6 @@ from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 
 from trackkeras.domains.extrapolation.fields import make_field
-from trackkeras.domains.extrapolation.grid_nodes import Grid
-from trackkeras.domains.extrapolation.kernels import GRID
 from trackkeras.domains.extrapolation.propagation import BLOCK, Status, integrate, propagate
 from trackkeras.domains.extrapolation.tableaus import TABLEAUS, TIGHTEST_TOLERANCE, Tableau
 from trackkeras.errors import UserError
@@ -19,6 +19,7 @@ from trackkeras.units import KAPPA
 
 LHCB = make_field("lhcb")
 ADAPTIVE = [name for name, tableau in TABLEAUS.items() if tableau.adaptive]
+GRID_FIRST = [-5000.0, -5000.0, -500.0]
 STRAIGHT = [0.0, 0.0, 0.1, 0.05, 1e-5]
 
 
@@ -37,12 +38,20 @@ def mixed_tracks(n, seed=5):
     return np.column_stack([place, slope, qop]), rng.uniform(6000, 8000, n), rng.uniform(-6000, 6000, n)
 
 
+def grid_field(values, first, spacing):
+    """A field read from a file with these nodes, `(nx, ny, nz, 3)`."""
+    index = np.indices(values.shape[:3]).reshape(3, -1).T
+    table = np.column_stack([np.array(first) + index * np.array(spacing), values.reshape(-1, 3)])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "nodes.txt"
+        np.savetxt(path, table, fmt="%.12g")
+        return make_field("grid", path=path, length="mm", field="T")
+
+
 def random_grid(nodes=(4, 5, 30), seed=8):
     """A field without any symmetry, known for |x|, |y| <= 5 m and z from -500 to 14,000 mm."""
-    values = np.random.default_rng(seed).normal(0.0, 0.3, (*nodes, 3)).astype(np.float32)
-    limits = ((-5000.0, 5000.0), (-5000.0, 5000.0), (-500.0, 14_000.0))
-    grid = Grid(tuple(np.linspace(*ends, n) for ends, n in zip(limits, nodes, strict=True)), values)
-    return replace(LHCB, name="grid", kind=GRID, params=grid.params(masked=False), values=grid.values())
+    values = np.random.default_rng(seed).normal(0.0, 0.3, (*nodes, 3))
+    return grid_field(values, GRID_FIRST, [10_000.0 / (nodes[0] - 1), 10_000.0 / (nodes[1] - 1), 500.0])
 
 
 # -- orders ------------------------------------------------------------------------------------------------
@@ -197,11 +206,9 @@ def test_counts_are_those_of_the_steps(method):
 
 def test_a_field_with_jumps_does_not_hold_a_track():
     """A grid with one cell of steep walls: the shortest step is accepted whatever its error."""
-    values = np.zeros((2, 2, 200, 3), np.float32)
+    values = np.zeros((2, 2, 200, 3))
     values[:, :, 100:102, 1] = 5.0
-    across = np.array([-5000.0, 5000.0])
-    grid = Grid((across, across, np.linspace(0.0, 9.95, 200)), values)
-    wall = replace(LHCB, name="grid", kind=GRID, params=grid.params(masked=False), values=grid.values())
+    wall = grid_field(values, [-5000.0, -5000.0, 0.0], [10_000.0, 10_000.0, 0.05])
     done = propagate(wall, [STRAIGHT], 0.0, 9.0, method="tsitouras5", tolerance=1e-11)
     assert done.status[0] == Status.OK
     assert done.steps[0] <= 1000
@@ -280,10 +287,8 @@ def test_only_planes_make_a_trilinear_field_smooth():
     """Steps across the planes of the nodes lose the order that steps between them keep."""
     nodes = np.linspace(-500.0, 14_000.0, 30)
     by = LHCB.field(0.0, 0.0, nodes)
-    field = random_grid()
-    values = field.values.copy()
-    values[..., :3] = by
-    field = replace(field, values=values)
+    values = np.broadcast_to(by, (4, 5, 30, 3))
+    field = grid_field(values, GRID_FIRST, [10_000.0 / 3, 2500.0, 500.0])
     state = tracks(50, p_min=5.0)
     exact = propagate(field, state, 2000.0, 8000.0, step=2.0).state
     errors = {}

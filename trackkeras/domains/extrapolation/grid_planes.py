@@ -27,17 +27,20 @@ from trackkeras.domains.extrapolation.kernels import BLOCK
 NODE = 4
 """Numbers per node."""
 
-_LAYOUTS: WeakKeyDictionary[Field, NDArray[np.float64]] = WeakKeyDictionary()
+_LAYOUTS: WeakKeyDictionary[Field, NDArray[np.floating]] = WeakKeyDictionary()
 _LOCK = threading.Lock()
 
 
-def plane_nodes(field: Field) -> NDArray[np.float64]:
-    """Return the nodes of a grid plane by plane, `(nz * nx * ny * NODE,)` [T]; made once per field."""
+def plane_nodes(field: Field) -> NDArray[np.floating]:
+    """Return the nodes of a grid plane by plane, `(nz * nx * ny * NODE,)` [T], in their own precision.
+
+    They are made once per field.
+    """
     with _LOCK:
         if field not in _LAYOUTS:
             values = np.asarray(field.values)[..., :3]
             nx, ny, nz = values.shape[:3]
-            nodes = np.zeros((nz, nx, ny, NODE))
+            nodes = np.zeros((nz, nx, ny, NODE), values.dtype)
             nodes[..., :3] = values.transpose(2, 0, 1, 3)
             _LAYOUTS[field] = nodes.ravel()
         return _LAYOUTS[field]
