@@ -66,7 +66,7 @@ def test_order_does_not_matter(n, seed):
 
 
 def grid_field():
-    nodes = np.random.default_rng(8).normal(0.0, 0.3, (3, 3, 9, 3))
+    nodes = np.random.default_rng(8).normal(0.0, 0.3, (3, 3, 9, 4)).astype(np.float32)
     params = np.array([-5000.0, 5000.0, -5000.0, 5000.0, -500.0, 1812.5])
     return replace(FIELD, name="grid", kind=GRID, params=params, values=nodes)
 
