@@ -1,5 +1,7 @@
 """Lookup between nodes: order of convergence, smoothness across cells, variable steps, planes, neighbours."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -197,3 +199,10 @@ def test_cubic_needs_four_nodes(tmp_path):
     np.savetxt(path, np.column_stack([mesh, mesh]), header="[mm, T]")
     with pytest.raises(UserError, match="at least 4 nodes along each axis, received 3 x 4 x 4"):
         make_field("grid", path=path, interpolation="cubic")
+
+
+def test_arrays_that_the_kernels_cannot_read_are_refused():
+    field = make_field("gaussian")
+    for values in (np.zeros((3, 3, 3, 3), np.float32), np.zeros((3, 3, 3, 4)), np.zeros((3, 4), np.float32)):
+        with pytest.raises(UserError, match=r"must be \(nx, ny, nz, 4\) float32, received"):
+            replace(field, kind=kernels.GRID, values=values)

@@ -83,7 +83,7 @@ def test_far_outside_the_volume_the_kernels_stay_finite():
     x, y, z = (axis.ravel().copy() for axis in np.meshgrid(far, far, far))
     nodes = np.ones((5, 4, 6, 4), np.float32)
     axes = [np.arange(count, dtype=float) for count in nodes.shape[:3]]
-    params = np.concatenate([[0.0, 1.0] * 3, np.ones(3), [0.0], *axes])
+    params = np.concatenate([[0.0, 1.0] * 3, [0.0], *axes])
     analytic = [make_field(name) for name in ("lhcb", "gaussian", "two_dipole")]
     cases = [(field.kind, field.params, field.values) for field in analytic]
     cases += [(kind, params, nodes) for kind in GRIDS]
@@ -100,7 +100,7 @@ GRIDS = [kernels.GRID, *range(kernels.GRID_CUBIC, kernels.VARIABLE_GRID_NEAREST 
 def test_nan_stays_nan_on_a_grid(kind):
     nodes = np.ones((4, 4, 4, 4), np.float32)
     axes = [np.arange(4.0)] * 3
-    params = np.concatenate([[0.0, 1.0] * 3, np.ones(3), [0.0], *axes])
+    params = np.concatenate([[0.0, 1.0] * 3, [0.0], *axes])
     points = np.full((3, 4), 1.5)
     for axis in range(3):
         points[axis, axis] = np.nan

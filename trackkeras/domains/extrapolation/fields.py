@@ -51,6 +51,15 @@ class Field:
     options: dict[str, Any]
     restriction: str = ""
 
+    def __post_init__(self) -> None:
+        """Refuse arrays that compiled code would read beyond their ends."""
+        wanted = "(nx, ny, nz, 4) float32"
+        if self.values.ndim != 4 or self.values.shape[3] != 4 or self.values.dtype != np.float32:
+            raise UserError(
+                f"the values of field {self.name!r} must be {wanted}, received {self.values.shape} "
+                f"{self.values.dtype}; `grid_nodes.Grid.values` makes them"
+            )
+
     def inside(self, x: ArrayLike, y: ArrayLike, z: ArrayLike) -> NDArray[np.bool_]:
         """Return whether each point lies in the volume and outside what is left out of it; NaN does not.
 

@@ -4,8 +4,8 @@
 and the two ends of a cell along z lie side by side. The flag is not 0 where the grid is not to be used, see
 `trackkeras.domains.extrapolation.grid_mask`. All arithmetic is in double precision.
 
-**Parameters.** Origin and step of x, y and z [mm], interleaved, then the three inverse steps, then 1 if any
-flag is set, `AXES` numbers in all. Where the steps vary, the coordinates of all nodes follow: x, y, z.
+**Parameters.** Origin and step of x, y and z [mm], interleaved; then 1 if any flag is set. Where the steps
+vary, the coordinates of all nodes follow: x, y, z.
 
 **Speed.** Numba does not turn eight loads of four numbers into vector instructions, so `blend` says it in
 LLVM's own terms. Where all points of a block lie on one plane of nodes, as they do at the ends of steps from
@@ -28,11 +28,11 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-AXES = 10
-"""Numbers in `params` before the coordinates of variable steps."""
+MASKED = 6
+"""Where `params` says whether any node is flagged; without that number none is."""
 
-MASKED = 9
-"""Where `params` says whether any node is flagged."""
+AXES = 7
+"""Numbers in `params` before the coordinates of variable steps."""
 
 _NODE = 4
 
@@ -121,7 +121,7 @@ def _regular_cells(params, values, x, y, z, base, fx, fy, fz):
     stride_y = values.shape[2] * _NODE
     stride_x = values.shape[1] * stride_y
     origin_x, origin_y, origin_z = params[0], params[2], params[4]
-    inverse_x, inverse_y, inverse_z = params[6], params[7], params[8]
+    inverse_x, inverse_y, inverse_z = 1.0 / params[1], 1.0 / params[3], 1.0 / params[5]
     for i in range(x.shape[0]):
         u = (x[i] - origin_x) * inverse_x
         v = (y[i] - origin_y) * inverse_y
@@ -287,7 +287,7 @@ def cubic_axis(variable, params, axis, first, nodes, position):
         before = params[first + k] - params[first + k - 1] if k > 0 else width
         after = params[first + k + 2] - params[first + k + 1] if k < nodes - 2 else width
     else:
-        u = (position - params[2 * axis]) * params[6 + axis]
+        u = (position - params[2 * axis]) / params[2 * axis + 1]
         limited = u if u > 0.0 else 0.0
         last = nodes - 2.0
         k = int(limited if limited < last else last)

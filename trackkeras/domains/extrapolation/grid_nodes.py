@@ -62,7 +62,7 @@ class Grid:
         """Whether the steps along any axis differ from each other."""
         return not all(_equal_steps(axis) for axis in self.axes)
 
-    def params(self, masked: bool) -> Array:
+    def params(self, masked: bool = False) -> Array:
         """Return the kernels' parameters, see `grid_kernels`.
 
         Args:
@@ -70,7 +70,7 @@ class Grid:
         """
         steps = [(axis[-1] - axis[0]) / (len(axis) - 1) for axis in self.axes]
         places = [number for axis, step in zip(self.axes, steps, strict=True) for number in (axis[0], step)]
-        fixed = np.array([*places, *(1.0 / step for step in steps), float(masked)])
+        fixed = np.array([*places, float(masked)])
         return np.concatenate([fixed, *self.axes]) if self.variable else fixed
 
     def values(self, flags: NDArray[np.bool_] | None = None, polarity: int = 1) -> NDArray[np.float32]:

@@ -170,7 +170,9 @@ def restricted(kind, params):
     """Return whether a field is to be used in a part of its volume only, so that `allowed_block` matters."""
     if kind == TWO_DIPOLE:
         return True
-    return kind not in (GAUSSIAN, MAXWELL) and params[grid_kernels.MASKED] != 0.0
+    if kind in (GAUSSIAN, MAXWELL) or params.shape[0] <= grid_kernels.MASKED:
+        return False
+    return params[grid_kernels.MASKED] != 0.0
 
 
 @njit(cache=True, nogil=True)
