@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 
@@ -240,13 +240,18 @@ def plane_by_plane(field, state, z0, dz, origin, length):
     return state, len(stops)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     z0=st.floats(-500, 14_000),
     z1=st.floats(-500, 14_000),
     step=st.sampled_from([1000.0, 500.0, 250.0, 170.0, 300.0]),
     grid=st.booleans(),
 )
+@example(z0=0.0, z1=501.0, step=1000.0, grid=True)  # one plane on the way and no whole step
+@example(z0=501.0, z1=0.0, step=1000.0, grid=True)
+@example(z0=0.0, z1=500.0, step=1000.0, grid=True)
+@example(z0=500.0, z1=800.0, step=1000.0, grid=True)
+@example(z0=1500.0, z1=500.0, step=1000.0, grid=True)
 def test_aligned_steps_are_those_between_planes(z0, z1, step, grid):
     field = random_grid() if grid else LHCB  # planes 500 mm apart, or multiples of the step
     dz = z1 - z0

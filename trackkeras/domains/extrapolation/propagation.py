@@ -265,7 +265,7 @@ class _Run:
         ends = np.abs(stop - np.round(stop)) <= SAME_PLANE
         begin = np.where(on_plane, np.round(start), first)
         whole = np.maximum(np.where(ends, np.round(stop), last) - begin, 0.0).astype(np.int64) * (dz != 0)
-        begin_z = np.where(whole > 0, origin + direction * begin * length, z0)
+        begin_z = np.where((whole > 0) | (steps > 1), origin + direction * begin * length, z0)
         lead_in = np.where(on_plane, 0.0, begin_z - z0)
         result = self.fixed(state, z0, lead_in, (lead_in != 0).astype(np.int64), lead_in, lead_in)
         done = self._on_planes(
