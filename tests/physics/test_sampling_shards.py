@@ -155,9 +155,35 @@ def test_records_can_be_recomputed_from_their_own_rounded_inputs(default_shard):
     columns, _ = default_shard
     chosen = GenerateOptions()
     tracks = columns["state"], columns["z0"][:, 0], columns["dz"][:, 0]
-    done = propagate(chosen.make_field(), *tracks, step=chosen.step)
+    how = {"step": chosen.step, "method": chosen.method, "tolerance": chosen.tolerance}
+    done = propagate(chosen.make_field(), *tracks, **how)
     assert (done.status == Status.OK).all()
     np.testing.assert_array_equal(done.state.astype(np.float32), columns["final_state"])
+
+
+@pytest.mark.parametrize(
+    ("options", "method", "step"),
+    [
+        ({}, "dormand_prince45", 500.0),
+        ({"field": "gaussian"}, "dormand_prince45", 500.0),
+        ({"method": "rk4"}, "rk4", 100.0),
+        ({"method": "rk4", "step": 30.0}, "rk4", 30.0),
+        ({"step": 50.0}, "dormand_prince45", 50.0),
+    ],
+)
+def test_integration_suits_field_and_method(options, method, step):
+    chosen = GenerateOptions(**options)
+    assert (chosen.method, chosen.step) == (method, step)
+
+
+def test_generated_tracks_err_by_less_than_a_micrometre(default_shard):
+    """The stated accuracy of the default contract, against steps of 5 mm; records are rounded to float32."""
+    columns, _ = default_shard
+    chosen = GenerateOptions()
+    tracks = chosen.make_field(), columns["state"], columns["z0"][:, 0], columns["dz"][:, 0]
+    how = {"step": chosen.step, "method": chosen.method, "tolerance": chosen.tolerance}
+    difference = (propagate(*tracks, **how).state - propagate(*tracks, step=5.0).state)[:, :2]
+    assert np.linalg.norm(difference, axis=1).mean() < 1e-3
 
 
 def test_the_acceptance_is_that_of_the_draws(default_shard):

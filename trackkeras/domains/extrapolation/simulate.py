@@ -93,6 +93,7 @@ def make_shard(
             draws.dz[start],
             step=options.step,
             method=options.method,
+            tolerance=options.tolerance,
             max_slope=options.slope_limit,
             planes=planes if options.planes else None,
         )
