@@ -182,7 +182,10 @@ def test_generated_tracks_err_by_less_than_a_micrometre(default_shard):
     chosen = GenerateOptions()
     tracks = chosen.make_field(), columns["state"], columns["z0"][:, 0], columns["dz"][:, 0]
     how = {"step": chosen.step, "method": chosen.method, "tolerance": chosen.tolerance}
-    difference = (propagate(*tracks, **how).state - propagate(*tracks, step=5.0).state)[:, :2]
+    exact = propagate(*tracks, step=5.0)
+    reached = exact.status == Status.OK
+    assert (~reached).sum() <= 1e-4 * len(reached), "a slope over the limit between two steps is rare"
+    difference = (propagate(*tracks, **how).state - exact.state)[reached, :2]
     assert np.linalg.norm(difference, axis=1).mean() < 1e-3
 
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
+import tempfile
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +17,7 @@ from numpy.typing import NDArray
 from tfrecords_tools.schema import Feature, Schema
 from trackkeras.config import validate
 from trackkeras.domain import Rows
+from trackkeras.domains.extrapolation.fields import Field
 from trackkeras.domains.extrapolation.generation_options import GenerateOptions
 from trackkeras.domains.extrapolation.propagation import Status, propagate
 from trackkeras.domains.extrapolation.sampling import Points, draw_tracks
@@ -75,6 +82,7 @@ def make_shard(
     """
     options = validate(GenerateOptions, config, "generate extrapolation")
     field = options.make_field()
+    _compile_once(field, options.method)
     points = Points(options.sampling, rng)
     most = min(BATCH, 1 << (BATCH_STATES // (options.planes + 1)).bit_length() - 1)
     tried = accepted = 0
@@ -126,6 +134,18 @@ def make_shard(
         if options.importance:
             columns["weight"] = draws.weight[good, None]
         yield columns, counts
+
+
+@lru_cache
+def _compile_once(field: Field, method: str) -> None:
+    """Let one process of this host compile the kernels while the others wait for its cache."""
+    folder = Path(os.environ.get("NUMBA_CACHE_DIR", tempfile.gettempdir()))
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "trackkeras.lock").open("w") as lock:
+        with contextlib.suppress(OSError):  # a file system without locks: each process compiles for itself
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        middle = 0.5 * (field.volume[4] + field.volume[5])
+        propagate(field, np.zeros((1, 5)), middle, 1.0, method=method)
 
 
 def _planes(
