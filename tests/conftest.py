@@ -30,7 +30,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def trained_run(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny network after two epochs, not evaluated."""
-    from trackkeras.config import load_run
+    from trackkeras.presets import load_run
     from trackkeras.training import train
 
     run = load_run("mlp_tiny", ["training.epochs=2", "data.batch_size=256", "training.warmup_epochs=0"])

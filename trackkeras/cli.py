@@ -623,7 +623,7 @@ def presets(as_json: JsonOption = False) -> None:
 
     Example: trackkeras presets
     """
-    from trackkeras.config import preset_files, preset_values
+    from trackkeras.presets import preset_files, preset_values
 
     files = preset_files()
     entries = [
@@ -664,7 +664,7 @@ def train(
 
     Example: trackkeras train mlp_medium --data data/tracks --name first --set training.epochs=20
     """
-    from trackkeras.config import load_run
+    from trackkeras.presets import load_run
 
     flags = {"training.strategy": strategy, "training.time_budget_s": time_budget}
     extra = [f"{key}={value}" for key, value in flags.items() if value is not None]

@@ -1,4 +1,4 @@
-"""Strict, typed run configuration: preset YAML -> `Run`, with `--set a.b=c` overrides.
+"""Strict, typed configuration: options, YAML, `--set a.b=c` overrides, and one-line explanations of mistakes.
 
 Every model here is frozen and forbids unknown keys, so a misspelt option is an error and never ignored.
 This module imports neither TensorFlow nor a domain's models: a run is validated before anything heavy loads.
@@ -22,7 +22,6 @@ from pydantic import (
     model_validator,
 )
 
-from trackkeras import domains
 from trackkeras.errors import UserError
 
 
@@ -213,77 +212,3 @@ def _known_keys(options: type[Options], location: tuple[Any, ...]) -> list[str]:
             break
         options = inner
     return list(options.model_fields)
-
-
-def preset_files() -> dict[str, Path]:
-    """Return every shipped preset by name, found as `domains/*/presets/*.yaml`."""
-    folders = [Path(folder) for folder in domains.__path__]
-    return {path.stem: path for folder in folders for path in sorted(folder.glob("*/presets/*.yaml"))}
-
-
-def preset_values(preset: str) -> tuple[str, dict[str, Any]]:
-    """Return the name and the merged values of a shipped preset or of a user's YAML file.
-
-    A preset may name another one with `extends` and then states only what differs.
-
-    Raises:
-        UserError: No such preset or file, or presets that extend each other in a circle.
-    """
-    shipped = preset_files()
-    name = preset
-    chain: list[str] = []
-    layers: list[dict[str, Any]] = []
-    while True:
-        if name in chain:
-            raise UserError(f"preset {preset!r} extends itself: {' -> '.join([*chain, name])}")
-        chain.append(name)
-        path = Path(name) if name.endswith((".yaml", ".yml")) else shipped.get(name)
-        if path is None:
-            near = difflib.get_close_matches(name, shipped, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "`trackkeras presets` lists them"
-            raise UserError(f"no preset named {name!r}; {hint} (a file must end in .yaml)")
-        values = load_yaml(path)
-        parent = values.pop("extends", None)
-        layers.append(values)
-        if parent is None:
-            break
-        name = str(parent)
-    merged: dict[str, Any] = {}
-    for values in reversed(layers):
-        merged = merge(merged, values)
-    return Path(preset).stem if preset.endswith((".yaml", ".yml")) else preset, merged
-
-
-def load_run(preset: str, assignments: Iterable[str] = ()) -> Run:
-    """Resolve a preset and its `--set` overrides to a complete `Run`.
-
-    Args:
-        preset: Name of a shipped preset, or path of a YAML file.
-        assignments: Overrides such as `training.epochs=5`.
-
-    Raises:
-        UserError: Unknown preset, domain or key, or a value outside its range.
-    """
-    name, values = preset_values(preset)
-    values = merge(values, parse_assignments(assignments))
-    return run_from_values({**values, "preset": name})
-
-
-def run_from_values(values: Mapping[str, Any]) -> Run:
-    """Validate plain values, the domain's `model` part by the domain's own class."""
-    from trackkeras.domain import find_domain
-
-    values = dict(values)
-    domain = find_domain(str(values.get("domain")))
-    model = validate(
-        domain.ModelOptions, _mapping(values, "model"), f"preset {values.get('preset')!r}, model"
-    )
-    checked = validate(Run, {**values, "model": Options()}, f"preset {values.get('preset')!r}")
-    return checked.model_copy(update={"model": model})
-
-
-def _mapping(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    value = values.get(key, {})
-    if not isinstance(value, Mapping):
-        raise UserError(f"{key!r} must be a mapping, received {value!r}")
-    return value

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from pydantic_core import to_jsonable_python
 
 from trackkeras import plots
-from trackkeras.config import DataOptions, Options, TrainingOptions, flatten, load_run
+from trackkeras.config import DataOptions, Options, TrainingOptions, flatten
 from trackkeras.domain import find_domain
 from trackkeras.errors import UserError
 from trackkeras.pages import emphasise, magnitude, render_page, saved_figure, write_page
+from trackkeras.presets import load_run
 from trackkeras.run_files import RunFiles, headline_metrics, metric_definitions, read_run
 
 

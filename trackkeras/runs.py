@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from tfrecords_tools.files import read_json, write_json
-from trackkeras.config import Run, run_from_values
+from trackkeras.config import Run
 from trackkeras.errors import UserError
+from trackkeras.presets import run_from_values
 
 PACKAGES = (
     "trackkeras",

@@ -11,11 +11,12 @@ import pytest
 from tfrecords_tools.generate import Recipe, generate
 from tfrecords_tools.reader import Dataset
 from trackkeras.checkpoints import load_model, save_model, trainable_parameters
-from trackkeras.config import Run, load_run, preset_files
+from trackkeras.config import Run
 from trackkeras.data import training_batches
 from trackkeras.domain import Domain, domain_names, find_domain
 from trackkeras.evaluation import predict
 from trackkeras.export import check_parity, compare, write_bundle
+from trackkeras.presets import load_run, preset_files
 from trackkeras.training import build_model
 
 PRESETS = sorted(preset_files())

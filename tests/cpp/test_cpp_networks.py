@@ -19,10 +19,10 @@ from serving.errors import ServingError
 from trackkeras import cpp_export
 from trackkeras import export as exporter
 from trackkeras.checkpoints import load_model
-from trackkeras.config import load_run
 from trackkeras.domain import Rows, find_domain
 from trackkeras.errors import UserError
 from trackkeras.evaluation import predict
+from trackkeras.presets import load_run
 
 pytestmark = pytest.mark.skipif(native.find_compiler() is None, reason="there is no C++ compiler")
 

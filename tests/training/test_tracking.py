@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from trackkeras.config import load_run
 from trackkeras.errors import UserError
+from trackkeras.presets import load_run
 from trackkeras.tracking import check_installed
 from trackkeras.training import train
 

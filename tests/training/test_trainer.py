@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from trackkeras.checkpoints import load_model
-from trackkeras.config import load_run
 from trackkeras.domain import find_domain
 from trackkeras.errors import UserError
+from trackkeras.presets import load_run
 from trackkeras.runs import RunFolder
 from trackkeras.training import EpochRecorder, train
 
@@ -151,7 +151,7 @@ import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from pathlib import Path
-from trackkeras.config import load_run
+from trackkeras.presets import load_run
 from trackkeras.training import train
 losses = {}
 for strategy in ("single", "mirrored"):
