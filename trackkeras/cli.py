@@ -10,7 +10,6 @@ import importlib
 import json
 import math
 import os
-import socket
 import sys
 import tempfile
 from collections.abc import Callable
@@ -111,9 +110,6 @@ def _complain(message: str) -> int:
 def _prepare_environment() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    # Compiled kernels differ between machines that share a home directory, as on a batch farm.
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "trackkeras"
-    os.environ.setdefault("NUMBA_CACHE_DIR", str(cache / f"numba-{socket.gethostname()}"))
 
 
 def _load_tensorflow() -> None:
