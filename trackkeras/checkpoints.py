@@ -19,6 +19,12 @@ def save_model(model: keras.Model, path: Path) -> None:
     temporary.replace(path)
 
 
+def copy_weights(source: keras.Model, target: keras.Model) -> None:
+    """Give one model the trainable weights of another one of the same structure, in its own precision."""
+    for old, new in zip(source.trainable_weights, target.trainable_weights, strict=True):
+        new.assign(keras.ops.convert_to_numpy(old).astype(new.dtype))
+
+
 def trainable_parameters(model: keras.Model) -> int:
     """Return the number of weights that training changes; stored normalisation does not count."""
     return sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)

@@ -212,6 +212,10 @@ class Domain(abc.ABC):
             statistics: Per-feature statistics of the training rows, from the manifest.
         """
 
+    def build_deployed(self, run: Run, statistics: Mapping[str, Any]) -> keras.Model:
+        """Return the network as it is saved and exported; its trainable weights are those of `build`."""
+        return self.build(run, statistics)
+
     @abc.abstractmethod
     def compile_arguments(self, run: Run, statistics: Mapping[str, Any]) -> dict[str, Any]:
         """Return `loss`, `metrics` and the like for `model.compile` (the trainer adds the optimizer)."""

@@ -20,7 +20,7 @@ import keras
 import numpy as np
 
 from tfrecords_tools.reader import Dataset
-from trackkeras.checkpoints import load_model, save_model, trainable_parameters
+from trackkeras.checkpoints import copy_weights, load_model, save_model, trainable_parameters
 from trackkeras.config import Run, TrainingOptions, differences
 from trackkeras.data import Batches, ordered_batches, training_batches
 from trackkeras.distributed import make_strategy
@@ -87,7 +87,9 @@ def train(
     folder.write(
         "model_config.json", {"parameters": trainable_parameters(model), "config": model.get_config()}
     )
-    recorder = EpochRecorder(folder, run, state, domain, source.read("validation", limit=METRIC_ROWS))
+    deployed = domain.build_deployed(run, statistics)
+    rows = source.read("validation", limit=METRIC_ROWS)
+    recorder = EpochRecorder(folder, run, state, domain, deployed, rows)
     callbacks = [ShowProgress(batches, run.training.epochs), recorder, _tensorboard(folder)]
     if mlflow:
         from trackkeras.tracking import MlflowLogger
@@ -214,20 +216,21 @@ class EpochRecorder(keras.callbacks.Callback):
     """History, best model, checkpoints, early stopping and time budget, all resumable.
 
     With a moving average of the weights, validation and `best.keras` use the average and the checkpoint for
-    resuming keeps the raw weights.
+    resuming keeps the raw weights. `best.keras` holds `deployed`, the network in the precision of its use.
     """
 
     def __init__(
-        self, folder: RunFolder, run: Run, state: dict[str, Any], domain: Domain, rows: Rows
+        self,
+        folder: RunFolder,
+        run: Run,
+        state: dict[str, Any],
+        domain: Domain,
+        deployed: keras.Model,
+        rows: Rows,
     ) -> None:
         super().__init__()
-        self.folder, self.options, self.state, self.domain, self.rows = (
-            folder,
-            run.training,
-            state,
-            domain,
-            rows,
-        )
+        self.folder, self.options, self.state, self.domain = folder, run.training, state, domain
+        self.deployed, self.rows = deployed, rows
         self.records: dict[str, Any] = {"train": [], "val": []}
         if state["epoch"]:
             before = folder.read("history.json")
@@ -267,7 +270,8 @@ class EpochRecorder(keras.callbacks.Callback):
         raw = self._average_in() if self.options.ema is not None else None
         val |= metric_values(self.domain, self.rows, predict(self.model, self.rows, self.domain))
         if improved:
-            save_model(self.model, self.folder.best)
+            copy_weights(self.model, self.deployed)
+            save_model(self.deployed, self.folder.best)
         if raw is not None:
             self._put_back(raw)
         self.records["train"].append({"epoch": epoch + 1, **train, "lr": learning_rate})

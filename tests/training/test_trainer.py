@@ -138,7 +138,8 @@ def test_a_diverging_run_says_so(dataset: Path, tmp_path: Path) -> None:
 
 def test_dropping_precision_keeps_the_physics_in_float32(dataset: Path, tmp_path: Path) -> None:
     folder = fit(dataset, tmp_path / "a", "training.epochs=1", "training.mixed_precision=bfloat16")
-    model = load_model(folder.best, find_domain("extrapolation"))
+    checkpoint = folder.path / folder.read("state.json")["checkpoint"]
+    model = load_model(checkpoint, find_domain("extrapolation"))
     kinds = {layer.name: layer.compute_dtype for layer in model.layers}
     assert kinds["hidden_0"] == "bfloat16"
     assert {kinds[name] for name in ("standardize", "heads", "final_state", "state")} == {"float32"}

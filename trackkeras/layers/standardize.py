@@ -46,7 +46,7 @@ class Standardize(keras.layers.Layer):
     def _constant(self, name: str, values: np.ndarray, shape: tuple[int, ...]) -> keras.Variable:
         initializer = keras.initializers.Constant(0.0)
         weight = self.add_weight(shape=shape, initializer=initializer, trainable=False, name=name)
-        weight.assign(values.astype("float32"))
+        weight.assign(values)
         return weight
 
     def call(self, inputs: Any) -> Any:

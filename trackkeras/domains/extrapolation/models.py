@@ -15,8 +15,7 @@ from trackkeras.layers.standardize import Standardize
 from trackkeras.units import KAPPA
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(4)
-NODES = ((_NODES + 1) / 2).astype("float32")
-WEIGHTS = (_WEIGHTS / 2).astype("float32")
+NODES, WEIGHTS = (_NODES + 1) / 2, _WEIGHTS / 2
 """Gauss-Legendre nodes and weights on [0, 1]; four are enough for an estimate."""
 
 FLOOR = 0.03
@@ -61,19 +60,19 @@ class BendResidual(keras.layers.Layer):
             `(batch, 5)`, as `state`.
         """
         position, slope, qop = state[:, 0:2], state[:, 2:4], state[:, 4:5]
-        distance = (z0 + dz * NODES - self.centre) / self.width
+        nodes, weights, levers = (
+            ops.convert_to_tensor(numbers, dtype=self.compute_dtype)
+            for numbers in (NODES, WEIGHTS, WEIGHTS * (1.0 - NODES))
+        )
+        distance = (z0 + dz * nodes - self.centre) / self.width
         field = ops.exp(-0.5 * ops.square(distance)) + FLOOR
         kick = KAPPA * qop * dz
-        turn = kick * ops.sum(field * WEIGHTS, axis=-1, keepdims=True)
-        shift = kick * ops.sum(field * (WEIGHTS * (1.0 - NODES)), axis=-1, keepdims=True)
+        turn = kick * ops.sum(field * weights, axis=-1, keepdims=True)
+        shift = kick * ops.sum(field * levers, axis=-1, keepdims=True)
         limit = 1.0 / ops.sqrt(1.0 + ops.square(turn))
         new_position = position + dz * (slope + shift * limit * heads[:, 0:2])
         new_slope = slope + turn * limit * heads[:, 2:4]
-        return ops.concatenate([new_position, new_slope, qop], axis=-1)
-
-    def compute_output_shape(self, state_shape: Any, z0_shape: Any, dz_shape: Any, heads_shape: Any) -> Any:
-        """Return the shape of the state."""
-        return state_shape
+        return ops.cast(ops.concatenate([new_position, new_slope, qop], axis=-1), "float32")
 
     def get_config(self) -> Mapping[str, Any]:
         """Return the arguments of the constructor."""
@@ -95,46 +94,48 @@ class AbsoluteState(keras.layers.Layer):
 
     def call(self, state: Any, heads: Any) -> Any:
         """Return `(batch, 5)` from `state` `(batch, 5)` and `heads` `(batch, 4)`."""
-        final = heads * np.asarray(self.scale, "float32") + np.asarray(self.mean, "float32")
-        return ops.concatenate([final, state[:, 4:5]], axis=-1)
-
-    def compute_output_shape(self, state_shape: Any, heads_shape: Any) -> Any:
-        """Return the shape of the state."""
-        return state_shape
+        scale, mean = (ops.convert_to_tensor(x, dtype=self.compute_dtype) for x in (self.scale, self.mean))
+        return ops.cast(ops.concatenate([heads * scale + mean, state[:, 4:5]], axis=-1), "float32")
 
     def get_config(self) -> Mapping[str, Any]:
         """Return the arguments of the constructor."""
         return {**super().get_config(), "mean": self.mean, "scale": self.scale}
 
 
-def build_mlp(options: ModelOptions, statistics: Mapping[str, Any]) -> keras.Model:
+def build_mlp(
+    options: ModelOptions, statistics: Mapping[str, Any], precision: str | None = None
+) -> keras.Model:
     """Build the MLP in its residual form or in the absolute form without z0.
 
     Args:
         options: Widths, activation and form.
         statistics: `mean` and `std` per component of `state`, `z0`, `dz` and `final_state`.
+        precision: Number format of all layers. None is for training: hidden layers follow the global policy,
+            the others compute in float32.
 
     Returns:
-        A model from `state` `(batch, 5)`, `z0` `(batch, 1)`, `dz` `(batch, 1)` to `final_state` `(batch, 5)`.
+        A model from `state` `(batch, 5)`, `z0` `(batch, 1)`, `dz` `(batch, 1)` to `final_state` `(batch, 5)`,
+        inputs and output in float32.
     """
     state = keras.Input((5,), name="state", dtype="float32")
     z0 = keras.Input((1,), name="z0", dtype="float32")
     dz = keras.Input((1,), name="dz", dtype="float32")
     columns = ("state", "z0", "dz") if options.form == "residual" else ("state", "dz")
     inputs = {"state": state, "z0": z0, "dz": dz}
-    features = keras.layers.Concatenate(dtype="float32", name="features")([inputs[name] for name in columns])
+    edge = precision or "float32"
+    features = keras.layers.Concatenate(dtype=edge, name="features")([inputs[name] for name in columns])
     mean, scale = _normalization(statistics, columns)
-    hidden = Standardize(mean, scale, name="standardize")(features)
-    hidden = dense_stack(hidden, options.widths, options.activation)
+    hidden = Standardize(mean, scale, dtype=edge, name="standardize")(features)
+    hidden = dense_stack(hidden, options.widths, options.activation, dtype=precision)
     if options.form == "residual":
         # Zero-initialised heads start the training at the straight line.
-        heads = keras.layers.Dense(4, dtype="float32", kernel_initializer="zeros", name="heads")(hidden)
-        bend = BendResidual(options.magnet_centre, options.magnet_width, name="final_state")
+        heads = keras.layers.Dense(4, dtype=edge, kernel_initializer="zeros", name="heads")(hidden)
+        bend = BendResidual(options.magnet_centre, options.magnet_width, dtype=edge, name="final_state")
         final_state = bend(state, z0, dz, heads)
     else:
-        heads = keras.layers.Dense(4, dtype="float32", name="heads")(hidden)
+        heads = keras.layers.Dense(4, dtype=edge, name="heads")(hidden)
         mean, scale = _normalization(statistics, ("final_state",))
-        final_state = AbsoluteState(mean[:4], scale[:4], name="final_state")(state, heads)
+        final_state = AbsoluteState(mean[:4], scale[:4], dtype=edge, name="final_state")(state, heads)
     return keras.Model(inputs, {"final_state": final_state}, name="mlp")
 
 

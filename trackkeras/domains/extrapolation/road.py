@@ -74,6 +74,13 @@ class Extrapolation(Domain):
         assert isinstance(run.model, ModelOptions)
         return build_mlp(run.model, statistics)
 
+    def build_deployed(self, run: Run, statistics: Mapping[str, Any]) -> keras.Model:
+        """Return the same network in the precision that the preset saves it in."""
+        from trackkeras.domains.extrapolation.models import build_mlp
+
+        assert isinstance(run.model, ModelOptions)
+        return build_mlp(run.model, statistics, run.model.precision)
+
     def compile_arguments(self, run: Run, statistics: Mapping[str, Any]) -> dict[str, Any]:
         """Return loss and streaming metrics."""
         from trackkeras.domains.extrapolation.losses import BendLoss, MeanPositionError, StateMSE
