@@ -33,8 +33,8 @@ class ModelOptions(Options):
     magnet_width: float = Field(1700.0, gt=0, description="Gaussian width of its field in z [mm].")
     precision: Literal["float32", "float64"] = Field(
         "float64",
-        description="Arithmetic of the saved network; training is in float32. In float32 engines may differ by "
-        "more than the parity rule allows, in one row of 100,000: a low-momentum track that hardly bends.",
+        description="Arithmetic of the saved network; training is in float32. In float32, engines may differ "
+        "by more than the parity rule allows in one row of 100,000: a low-momentum track that hardly bends.",
     )
     loss: Literal["bend", "mse"] = Field(
         "bend", description="bend: error relative to the bend; mse: squared error of the standardised state."
