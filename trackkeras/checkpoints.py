@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from trackkeras.domain import Domain
+from trackkeras.domain import Task
 from trackkeras.errors import UserError
 
 
@@ -30,13 +30,13 @@ def trainable_parameters(model: keras.Model) -> int:
     return sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
 
 
-def load_model(path: Path, domain: Domain) -> keras.Model:
-    """Read a model of a domain.
+def load_model(path: Path, task: Task) -> keras.Model:
+    """Read the model of a task.
 
     Raises:
         UserError: The file is missing or damaged.
     """
-    for module in ("trackkeras.layers.standardize", *domain.keras_modules):
+    for module in ("trackkeras.layers.standardize", *task.keras_modules):
         importlib.import_module(module)  # registers the classes that the file names
     if not path.is_file():
         raise UserError(f"no such model: {path}; `trackkeras train --resume` finishes a training")

@@ -34,6 +34,12 @@ class Options(BaseModel):
 OptionsType = TypeVar("OptionsType", bound=Options)
 
 
+class ModelOptions(Options):
+    """Base of what a preset says about its network; `kind` names the task in its domain."""
+
+    kind: str
+
+
 class DataOptions(Options):
     """How records become batches."""
 
@@ -87,7 +93,7 @@ class Run(Options):
 
     domain: str
     preset: str
-    model: SerializeAsAny[Options]
+    model: SerializeAsAny[ModelOptions]
     data: DataOptions = DataOptions()
     training: TrainingOptions = TrainingOptions()
 

@@ -19,7 +19,7 @@ import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
-from trackkeras.domain import Domain, Rows, Signature
+from trackkeras.domain import Rows, Signature, Task
 from trackkeras.errors import UserError
 
 if TYPE_CHECKING:
@@ -305,17 +305,17 @@ def _literal(value: float) -> str:
     return f"{text}f" if any(mark in text for mark in ".en") else f"{text}.0f"
 
 
-def write_header(model: keras.Model, domain: Domain, path: Path, title: str) -> None:
+def write_header(model: keras.Model, task: Task, path: Path, title: str) -> None:
     """Write a model as a C++ header whose namespace is the file's stem.
 
     Raises:
         UserError: The model has no C++ form, or a weight is not finite.
     """
-    network = domain.cpp_network(model)
+    network = task.cpp_network(model)
     for layer in network.layers:
         if not (np.isfinite(layer.kernel).all() and np.isfinite(layer.bias).all()):
             raise UserError("a weight is not finite; nothing exported")
-    path.write_text(render(network, domain.signature(), path.stem, title))
+    path.write_text(render(network, task.signature(), path.stem, title))
 
 
 def run_header(path: Path, rows: Rows, signature: Signature, instruction_set: str | None = None) -> Rows:

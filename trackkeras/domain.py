@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from numpy.typing import NDArray
 
 from trackkeras import domains
-from trackkeras.config import Options, Run
+from trackkeras.config import ModelOptions, Options, Run
 from trackkeras.errors import UserError
 
 if TYPE_CHECKING:
@@ -123,12 +123,13 @@ class Parity:
 
 @dataclass(frozen=True)
 class Tensor:
-    """An input or output of the exported signature: `(batch, *shape)` float32."""
+    """An input or output of the exported signature: `(batch, *shape)`."""
 
     name: str
     shape: tuple[int, ...]
     unit: str
     doc: str
+    dtype: Literal["float32", "int32"] = "float32"
 
 
 @dataclass(frozen=True)
@@ -140,65 +141,21 @@ class Signature:
     examples: Rows = field(default_factory=dict)
 
 
-class Domain(abc.ABC):
-    """What the shared road asks of a detector."""
+class Task(abc.ABC):
+    """What the road asks of one kind of network: what goes in and out, how it learns and is judged.
 
-    name: ClassVar[str]
-    summary: ClassVar[str]
-    ModelOptions: ClassVar[type[Options]]
-    GenerateOptions: ClassVar[type[Options]]
-    generation_presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """Named samples: values of `GenerateOptions` that each one changes."""
-    merge_same: ClassVar[tuple[str, ...]] = ()
-    """Keys of the generator's configuration in which datasets must agree to be merged."""
-    shard_function: ClassVar[str]
-    """`module:function` that makes one shard; see `tfrecords_tools.generate`."""
-    keras_modules: ClassVar[tuple[str, ...]]
-    """Modules whose Keras classes a saved model of this domain may hold."""
+    Kinds that differ in more than their options (a finder and a momentum network) are different tasks.
+    """
 
-    # -- records -----------------------------------------------------------------------------------------
-    @abc.abstractmethod
-    def schema(self) -> Schema:
-        """Return the record schema of this domain's datasets."""
+    options: ClassVar[type[ModelOptions]]
+    """What a preset may say under `model`."""
+    columns: ClassVar[tuple[str, ...] | None] = None
+    """Columns that a dataset must have; None for all of the domain's schema."""
+    keras_modules: ClassVar[tuple[str, ...]] = ()
+    """Modules whose Keras classes a saved model may hold."""
+    parity_rows: ClassVar[int] = 100_000
+    """Rows of the validation split on which exported formats are compared with Keras."""
 
-    def generation_schema(self, options: Options) -> Schema:
-        """Return the schema of a sample generated with these options; they may add columns."""
-        return self.schema()
-
-    def read_files(self, files: Sequence[Path]) -> Iterator[Rows]:
-        """Yield the rows of an experiment's own files, for `ingest`.
-
-        Raises:
-            UserError: The domain reads no files, or a file is not as expected.
-        """
-        raise UserError(f"the domain {self.name!r} has no file reader; simulate with `trackkeras generate`")
-
-    def write_file(self, source: Dataset, split: str, path: Path) -> int:
-        """Write a split in the layout that the experiment's users know; return the number of rows.
-
-        Raises:
-            UserError: The domain writes no files.
-        """
-        raise UserError(f"the domain {self.name!r} has no file writer; read the records instead")
-
-    def merge_files(self, files: Sequence[Path], path: Path, *, verify: bool) -> int:
-        """Join files of that layout into one; return the number of rows.
-
-        Args:
-            files: The parts, in the order of the rows.
-            path: The new file.
-            verify: Read it again afterwards and compare every number with the parts.
-
-        Raises:
-            UserError: The domain writes no files, or the parts do not fit.
-        """
-        raise UserError(f"the domain {self.name!r} has no files to merge; merge datasets instead")
-
-    def check_rows(self, rows: Rows) -> list[str]:
-        """Return one message per violated rule of a sane sample; `verify` calls this chunk by chunk."""
-        return []
-
-    # -- training ----------------------------------------------------------------------------------------
     @abc.abstractmethod
     def signature(self) -> Signature:
         """Return names, shapes and units of the model's inputs and outputs."""
@@ -221,11 +178,15 @@ class Domain(abc.ABC):
         """Return `loss`, `metrics` and the like for `model.compile` (the trainer adds the optimizer)."""
 
     @abc.abstractmethod
-    def split_batch(self, batch: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
+    def split_batch(self, run: Run, batch: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
         """Turn one batch of record columns into `(inputs, truth)` for `fit`; called inside `tf.data`."""
 
+    def inputs(self, rows: Rows) -> Rows:
+        """Return the network's inputs for some rows; the columns of their names unless told otherwise."""
+        return {tensor.name: rows[tensor.name].astype(tensor.dtype) for tensor in self.signature().inputs}
+
     @abc.abstractmethod
-    def shrink(self, model: Options) -> Options:
+    def shrink(self, model: ModelOptions) -> ModelOptions:
         """Return the smallest network of the same structure: equal results mean equal structure.
 
         Tests and dry runs use it; presets that differ only in size shrink to the same options.
@@ -273,9 +234,66 @@ class Domain(abc.ABC):
         """Return a model as weights and C++ text, for a header without dependencies.
 
         Raises:
-            UserError: This domain, or this model, has no such form.
+            UserError: This task, or this model, has no such form.
         """
-        raise UserError(f"networks of the domain {self.name!r} have no C++ header; use ONNX Runtime from C++")
+        raise UserError(f"networks such as {model.name!r} have no C++ header; use ONNX Runtime from C++")
+
+
+class Domain(abc.ABC):
+    """What the shared road asks of a detector: its records, and the tasks of its networks."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    tasks: ClassVar[Mapping[str, Task]]
+    """What its networks are for, by `model.kind` of a preset."""
+    GenerateOptions: ClassVar[type[Options]]
+    generation_presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Named samples: values of `GenerateOptions` that each one changes."""
+    merge_same: ClassVar[tuple[str, ...]] = ()
+    """Keys of the generator's configuration in which datasets must agree to be merged."""
+    shard_function: ClassVar[str]
+    """`module:function` that makes one shard; see `tfrecords_tools.generate`."""
+
+    @abc.abstractmethod
+    def schema(self) -> Schema:
+        """Return the record schema of this domain's datasets."""
+
+    def generation_schema(self, options: Options) -> Schema:
+        """Return the schema of a sample generated with these options; they may add columns."""
+        return self.schema()
+
+    def read_files(self, files: Sequence[Path]) -> Iterator[Rows]:
+        """Yield the rows of an experiment's own files, for `ingest`.
+
+        Raises:
+            UserError: The domain reads no files, or a file is not as expected.
+        """
+        raise UserError(f"the domain {self.name!r} has no file reader; simulate with `trackkeras generate`")
+
+    def write_file(self, source: Dataset, split: str, path: Path) -> int:
+        """Write a split in the layout that the experiment's users know; return the number of rows.
+
+        Raises:
+            UserError: The domain writes no files.
+        """
+        raise UserError(f"the domain {self.name!r} has no file writer; read the records instead")
+
+    def merge_files(self, files: Sequence[Path], path: Path, *, verify: bool) -> int:
+        """Join files of that layout into one; return the number of rows.
+
+        Args:
+            files: The parts, in the order of the rows.
+            path: The new file.
+            verify: Read it again afterwards and compare every number with the parts.
+
+        Raises:
+            UserError: The domain writes no files, or the parts do not fit.
+        """
+        raise UserError(f"the domain {self.name!r} has no files to merge; merge datasets instead")
+
+    def check_rows(self, rows: Rows) -> list[str]:
+        """Return one message per violated rule of a sane sample; `verify` calls this chunk by chunk."""
+        return []
 
 
 def domain_names() -> list[str]:
@@ -296,20 +314,41 @@ def find_domain(name: str) -> Domain:
     return found
 
 
-def open_dataset(directory: Path, domain: Domain) -> Dataset:
-    """Open a dataset folder and check that it belongs to the domain.
+def find_task(domain: str, kind: str | None) -> Task:
+    """Return what networks of a kind are for.
 
     Raises:
-        UserError: The records are of another domain.
+        UserError: There is no such domain, or it has no such kind.
+    """
+    tasks = find_domain(domain).tasks
+    if kind is None or kind not in tasks:
+        raise UserError(
+            f"model.kind in domain {domain!r} must be one of {', '.join(sorted(tasks))}, received {kind!r}"
+        )
+    return tasks[kind]
+
+
+def task_of(run: Run) -> Task:
+    """Return the task of a run's network."""
+    return find_task(run.domain, run.model.kind)
+
+
+def open_dataset(directory: Path, run: Run) -> Dataset:
+    """Open a dataset folder and check that it has what the run's network reads.
+
+    Raises:
+        UserError: The records are of another domain, or lack a column.
     """
     from tfrecords_tools.reader import Dataset
 
     source = Dataset(directory)
-    wanted = domain.schema()
+    schema = find_domain(run.domain).schema()
     # A sample may carry more columns than the networks read, such as states on the way.
-    if source.schema.name != wanted.name or not set(wanted.features) <= set(source.schema.features):
+    columns = task_of(run).columns
+    wanted = schema.features if columns is None else [schema.feature(name) for name in columns]
+    if source.schema.name != schema.name or not set(wanted) <= set(source.schema.features):
         raise UserError(
             f"{directory} holds {source.schema.name!r} records with {', '.join(source.schema.names)}; "
-            f"the preset wants {wanted.name!r} with {', '.join(wanted.names)}"
+            f"the preset wants {schema.name!r} with {', '.join(feature.name for feature in wanted)}"
         )
     return source

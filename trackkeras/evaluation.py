@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tfrecords_tools.files import new_file
 from tfrecords_tools.reader import Dataset
 from trackkeras.config import Run
-from trackkeras.domain import Axis, Baseline, Domain, Metric, Rows, Sample, find_domain, open_dataset
+from trackkeras.domain import Axis, Baseline, Metric, Rows, Sample, Task, open_dataset, task_of
 from trackkeras.errors import UserError
 from trackkeras.runs import RunFolder, open_run
 
@@ -37,20 +37,18 @@ FEWEST_ROWS_IN_BAND = 20
 RESIDUAL_ROWS = 100_000
 
 
-def predict(model: Any, rows: Rows, domain: Domain, batch_size: int = 8192) -> Rows:
+def predict(model: Any, rows: Rows, task: Task, batch_size: int = 8192) -> Rows:
     """Return the model's outputs, by name, for these rows."""
-    inputs = {tensor.name: rows[tensor.name].astype("float32") for tensor in domain.signature().inputs}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="__array__ implementation doesn't accept a copy keyword")
-        return dict(model.predict(inputs, batch_size=batch_size, verbose=0))
+        return dict(model.predict(task.inputs(rows), batch_size=batch_size, verbose=0))
 
 
-def metric_values(domain: Domain, rows: Rows, pred: Rows) -> dict[str, float]:
+def metric_values(task: Task, rows: Rows, pred: Rows) -> dict[str, float]:
     """Return each metric of the domain as one number."""
-    errors = domain.errors(rows, pred)
+    errors = task.errors(rows, pred)
     return {
-        metric.name: float(STATISTICS[metric.statistic](errors[metric.quantity]))
-        for metric in domain.metrics()
+        metric.name: float(STATISTICS[metric.statistic](errors[metric.quantity])) for metric in task.metrics()
     }
 
 
@@ -92,19 +90,19 @@ def all_intervals(metrics: tuple[Metric, ...], errors: Rows) -> dict[str, dict[s
 
 
 def evaluate_sample(
-    domain: Domain, sample: Sample, estimators: Mapping[str, tuple[dict[str, Any], Callable[[Rows], Rows]]]
+    task: Task, sample: Sample, estimators: Mapping[str, tuple[dict[str, Any], Callable[[Rows], Rows]]]
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Evaluate several estimators on the rows of one sample.
 
     Args:
-        domain: Gives errors, metrics and bands.
+        task: Gives errors, metrics and bands.
         sample: The rows.
         estimators: By name, a description (`label`, `kind`, `cost`) and a function from rows to predictions.
 
     Returns:
         The sample's entry of `metrics.json`, and signed residuals by `sample/estimator/quantity`.
     """
-    metrics, axes = domain.metrics(), domain.axes()
+    metrics, axes = task.metrics(), task.axes()
     result: dict[str, Any] = {
         "name": sample.name,
         "description": sample.description,
@@ -118,7 +116,7 @@ def evaluate_sample(
     residuals = {}
     for name, (_, function) in estimators.items():
         pred = function(sample.rows)
-        errors = domain.errors(sample.rows, pred)
+        errors = task.errors(sample.rows, pred)
         bad = {key: int((~np.isfinite(value)).sum()) for key, value in errors.items()}
         if any(bad.values()):
             raise UserError(
@@ -129,7 +127,7 @@ def evaluate_sample(
             band["metrics"][name] = _in_bands(
                 metrics, errors, _band_index(axis, sample.rows), len(band["rows"])
             )
-        for key, values in domain.residuals(sample.rows, pred).items():
+        for key, values in task.residuals(sample.rows, pred).items():
             residuals[f"{sample.name}/{name}/{key}"] = values[:RESIDUAL_ROWS].astype("float32")
     result["targets"] = {
         metric.name: _target(metric.target, result["metrics"]["network"][metric.name]["value"])
@@ -234,16 +232,16 @@ def evaluate(
     from trackkeras.checkpoints import load_model, trainable_parameters
 
     folder, run = open_run(path)
-    domain = find_domain(run.domain)
-    source = open_dataset(data or Path(folder.read("dataset.json")["path"]), domain)
-    model = load_model(folder.best, domain)
+    task = task_of(run)
+    source = open_dataset(data or Path(folder.read("dataset.json")["path"]), run)
+    model = load_model(folder.best, task)
     sample = dataset_sample(source, split, limit)
     config = source.manifest.config
-    estimators = _estimators(domain, run, model, domain.baselines(config, run))
+    estimators = _estimators(task, run, model, task.baselines(config, run))
     samples: list[dict[str, Any]] = []
     residuals: dict[str, NDArray[Any]] = {}
-    for each in (sample, *domain.extra_samples(run)):
-        entry, arrays = evaluate_sample(domain, each, estimators)
+    for each in (sample, *task.extra_samples(run)):
+        entry, arrays = evaluate_sample(task, each, estimators)
         samples.append(entry)
         residuals |= arrays
     result = {
@@ -259,9 +257,9 @@ def evaluate(
                 "statistic": metric.statistic,
                 "target": metric.target,
             }
-            for metric in domain.metrics()
+            for metric in task.metrics()
         },
-        "residual_labels": domain.residual_labels(),
+        "residual_labels": task.residual_labels(),
         "samples": samples,
     }
     with new_file(folder.path / "residuals.npz") as stream:
@@ -282,11 +280,11 @@ def dataset_sample(source: Dataset, split: str, limit: int | None = None) -> Sam
 
 
 def _estimators(
-    domain: Domain, run: Run, model: Any, baselines: tuple[Baseline, ...]
+    task: Task, run: Run, model: Any, baselines: tuple[Baseline, ...]
 ) -> dict[str, tuple[dict[str, Any], Callable[[Rows], Rows]]]:
-    network: dict[str, Any] = {"label": run.preset, "kind": "network", "cost": domain.cost(run)}
+    network: dict[str, Any] = {"label": run.preset, "kind": "network", "cost": task.cost(run)}
     estimators: dict[str, tuple[dict[str, Any], Callable[[Rows], Rows]]] = {
-        "network": (network, lambda rows: predict(model, rows, domain))
+        "network": (network, lambda rows: predict(model, rows, task))
     }
     for baseline in baselines:
         entry = {"label": baseline.label, "kind": "baseline", "cost": baseline.cost}

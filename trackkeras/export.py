@@ -34,7 +34,7 @@ from tfrecords_tools.reader import Dataset
 from trackkeras.checkpoints import load_model
 from trackkeras.config import Run
 from trackkeras.cpp_export import identifier, run_header, write_header
-from trackkeras.domain import Domain, Rows, Signature, Tensor, find_domain, open_dataset
+from trackkeras.domain import Rows, Signature, Task, Tensor, open_dataset, task_of
 from trackkeras.errors import UserError
 from trackkeras.evaluation import predict
 from trackkeras.runs import RunFolder, environment, open_run
@@ -42,8 +42,6 @@ from trackkeras.runs import RunFolder, environment, open_run
 OPSET = 18
 """ONNX operator set; the newest that tf2onnx 1.17 writes."""
 SIGNATURE = "serving_default"
-PARITY_ROWS = 100_000
-"""Rows of the validation split that SavedModel and ONNX are compared with Keras on."""
 
 
 def write_saved_model(model: keras.Model, signature: Signature, directory: Path) -> None:
@@ -52,7 +50,7 @@ def write_saved_model(model: keras.Model, signature: Signature, directory: Path)
     `tf.saved_model.save` of a Keras 3 model loads in Python only; `ExportArchive` is read everywhere.
     """
     specs = {
-        tensor.name: tf.TensorSpec((None, *tensor.shape), tf.float32, name=tensor.name)
+        tensor.name: tf.TensorSpec((None, *tensor.shape), tensor.dtype, name=tensor.name)
         for tensor in signature.inputs
     }
 
@@ -133,9 +131,9 @@ class ParityResult:
     worst: int
 
 
-def compare(domain: Domain, rows: Rows, reference: Rows, other: Rows) -> ParityResult:
-    """Compare predictions row by row under the domain's parity rule."""
-    excess = np.asarray(domain.parity().excess(rows, reference, other))
+def compare(task: Task, rows: Rows, reference: Rows, other: Rows) -> ParityResult:
+    """Compare predictions row by row under the task's parity rule."""
+    excess = np.asarray(task.parity().excess(rows, reference, other))
     excess = np.where(np.isfinite(excess), excess, np.inf)
     difference = {name: np.abs(other[name].astype(float) - reference[name]) for name in reference}
     largest = {name: np.max(value, axis=0).ravel().tolist() for name, value in difference.items()}
@@ -143,7 +141,7 @@ def compare(domain: Domain, rows: Rows, reference: Rows, other: Rows) -> ParityR
 
 
 def check_parity(
-    domain: Domain, model: keras.Model, directory: Path, rows: Rows, header: Path | None = None
+    task: Task, model: keras.Model, directory: Path, rows: Rows, header: Path | None = None
 ) -> dict[str, Any]:
     """Compare SavedModel, ONNX and the C++ header, if there is one, with Keras on these rows.
 
@@ -151,28 +149,28 @@ def check_parity(
         The content of `parity.json`.
 
     Raises:
-        UserError: A format differs by more than the domain allows; the message shows the worst row.
+        UserError: A format differs by more than the task allows; the message shows the worst row.
     """
-    signature = domain.signature()
-    reference = predict(model, rows, domain)
+    signature = task.signature()
+    reference = predict(model, rows, task)
     runners: dict[str, Callable[[], Rows]] = {
         "saved_model": lambda: run_saved_model(directory, rows, signature),
         "onnx": lambda: run_onnx(directory / "model.onnx", rows, signature),
     }
-    report: dict[str, Any] = {"rule": domain.parity().description, "rows": len(next(iter(rows.values())))}
+    report: dict[str, Any] = {"rule": task.parity().description, "rows": len(next(iter(rows.values())))}
     if header is not None:
         if find_compiler() is None:
             report["cpp"] = {"not_compared": "there is no C++ compiler"}
         else:
             runners["cpp"] = lambda: run_header(header, rows, signature)
     for name, runner in runners.items():
-        result = compare(domain, rows, reference, runner())
+        result = compare(task, rows, reference, runner())
         report[name] = {"excess": result.excess, "largest_difference": result.largest}
         if result.excess > 1.0:
             row = {tensor.name: rows[tensor.name][result.worst].tolist() for tensor in signature.inputs}
             raise UserError(
                 f"{name} differs from Keras by {result.excess:.3g} times what is allowed "
-                f"({domain.parity().description}); worst row {row}; nothing exported"
+                f"({task.parity().description}); worst row {row}; nothing exported"
             )
     return report
 
@@ -204,16 +202,16 @@ def export(path: Path, out: Path, data: Path | None = None, *, cpp: bool = False
         UserError: The run has no model, or an exported format differs from Keras.
     """
     folder, run = open_run(path)
-    domain = find_domain(run.domain)
-    source = open_dataset(data or Path(folder.read("dataset.json")["path"]), domain)
-    model = load_model(folder.best, domain)
-    rows = source.read("validation", limit=PARITY_ROWS)
+    task = task_of(run)
+    source = open_dataset(data or Path(folder.read("dataset.json")["path"]), run)
+    model = load_model(folder.best, task)
+    rows = source.read("validation", limit=task.parity_rows)
     name = bundle_name(run, folder)
     target = out / name / str(next_version(out / name))
     temporary = out / name / f".{uuid.uuid4().hex[:8]}"
     try:
-        write_bundle(model, domain, temporary, rows, header=f"{identifier(name)}.hpp" if cpp else None)
-        _describe(temporary, name, int(target.name), run, folder, domain, source)
+        write_bundle(model, task, temporary, rows, header=f"{identifier(name)}.hpp" if cpp else None)
+        _describe(temporary, name, int(target.name), run, folder, task, source)
         temporary.rename(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -221,27 +219,27 @@ def export(path: Path, out: Path, data: Path | None = None, *, cpp: bool = False
 
 
 def write_bundle(
-    model: keras.Model, domain: Domain, directory: Path, rows: Rows, header: str | None = None
+    model: keras.Model, task: Task, directory: Path, rows: Rows, header: str | None = None
 ) -> dict[str, Any]:
     """Write SavedModel, ONNX, a C++ header if named, and `parity.json`; the parity gate is part of it."""
     directory.mkdir(parents=True)
-    signature = domain.signature()
+    signature = task.signature()
     if header is not None:
         write_header(
-            model, domain, directory / header, f"A {domain.name} network, {model.count_params():,} weights"
+            model, task, directory / header, f"A {model.name} network, {model.count_params():,} weights"
         )
     with _quiet_converters():
         write_saved_model(model, signature, directory)
         write_onnx(directory, signature, directory / "model.onnx")
-        report = check_parity(domain, model, directory, rows, directory / header if header else None)
+        report = check_parity(task, model, directory, rows, directory / header if header else None)
     write_json(directory / "parity.json", report)
     return report
 
 
 def _describe(
-    directory: Path, name: str, version: int, run: Run, folder: RunFolder, domain: Domain, source: Dataset
+    directory: Path, name: str, version: int, run: Run, folder: RunFolder, task: Task, source: Dataset
 ) -> None:
-    signature = domain.signature()
+    signature = task.signature()
     description = {
         "name": name,
         "version": version,
@@ -281,7 +279,7 @@ def _describe(
 
 
 def _tensor_entry(tensor: Tensor) -> dict[str, Any]:
-    return {"dtype": "float32", "shape": [-1, *tensor.shape], "unit": tensor.unit, "doc": tensor.doc}
+    return {"dtype": tensor.dtype, "shape": [-1, *tensor.shape], "unit": tensor.unit, "doc": tensor.doc}
 
 
 @contextmanager

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from trackkeras import domains
-from trackkeras.config import Options, Run, load_yaml, merge, parse_assignments, validate
-from trackkeras.domain import find_domain
+from trackkeras.config import ModelOptions, Run, load_yaml, merge, parse_assignments, validate
+from trackkeras.domain import find_task
 from trackkeras.errors import UserError
 
 
@@ -68,13 +68,17 @@ def load_run(preset: str, assignments: Iterable[str] = ()) -> Run:
 
 
 def run_from_values(values: Mapping[str, Any]) -> Run:
-    """Validate plain values, the domain's `model` part by the domain's own class."""
+    """Validate plain values, the `model` part by the options of its kind.
+
+    Raises:
+        UserError: Unknown domain, kind or key, or a value outside its range.
+    """
     values = dict(values)
-    domain = find_domain(str(values.get("domain")))
-    model = validate(
-        domain.ModelOptions, _mapping(values, "model"), f"preset {values.get('preset')!r}, model"
-    )
-    checked = validate(Run, {**values, "model": Options()}, f"preset {values.get('preset')!r}")
+    where = f"preset {values.get('preset')!r}"
+    model_values = _mapping(values, "model")
+    task = find_task(str(values.get("domain")), model_values.get("kind"))
+    model = validate(task.options, model_values, f"{where}, model")
+    checked = validate(Run, {**values, "model": ModelOptions(kind=model.kind)}, where)
     return checked.model_copy(update={"model": model})
 
 

@@ -19,7 +19,7 @@ from pydantic_core import to_jsonable_python
 
 from trackkeras import plots
 from trackkeras.config import DataOptions, Options, TrainingOptions, flatten
-from trackkeras.domain import find_domain
+from trackkeras.domain import find_task
 from trackkeras.errors import UserError
 from trackkeras.pages import emphasise, magnitude, render_page, saved_figure, write_page
 from trackkeras.presets import load_run
@@ -225,7 +225,8 @@ def _configuration(config: Mapping[str, Any] | None) -> dict[str, Any] | None:
         return None
     defaults = {"data": _defaults(DataOptions), "training": _defaults(TrainingOptions)}
     try:
-        defaults["model"] = _defaults(find_domain(str(config.get("domain"))).ModelOptions)
+        task = find_task(str(config.get("domain")), config.get("model", {}).get("kind"))
+        defaults["model"] = _defaults(task.options)
         note = None
     except UserError as error:
         note = f"The model's defaults are not known here: {error}."

@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from trackkeras.checkpoints import copy_weights, load_model, save_model, trainab
 from trackkeras.config import Run, TrainingOptions, differences
 from trackkeras.data import Batches, ordered_batches, training_batches
 from trackkeras.distributed import make_strategy
-from trackkeras.domain import Domain, Rows, find_domain, open_dataset
+from trackkeras.domain import Rows, Task, open_dataset, task_of
 from trackkeras.errors import UserError
 from trackkeras.evaluation import metric_values, predict
 from trackkeras.progress import Progress
@@ -59,8 +60,8 @@ def train(
         UserError: The folder exists and neither `resume` nor `overwrite` is set, the configuration of the
             resumed run differs, or data and preset do not fit.
     """
-    domain = find_domain(run.domain)
-    source = open_dataset(data, domain)
+    task = task_of(run)
+    source = open_dataset(data, run)
     folder = RunFolder(path)
     state = _prepare_folder(folder, run, source, resume=resume, overwrite=overwrite)
     if state["finished"]:
@@ -69,27 +70,27 @@ def train(
     strategy = make_strategy(run.training.strategy, run.data.batch_size)
     batches = training_batches(
         source,
-        domain.split_batch,
+        partial(task.split_batch, run),
         batch_size=run.data.batch_size,
         shuffle_blocks=run.data.shuffle_blocks,
         seed=run.training.seed,
         first_epoch=state["epoch"],
         limit=run.data.train_rows,
     )
-    validation = _validation_batches(source, domain, run.data.batch_size)
+    validation = _validation_batches(source, task, run)
     statistics = source.manifest.statistics("train")
     with strategy.scope():
         if state["checkpoint"]:
-            model = load_model(path / state["checkpoint"], domain)
+            model = load_model(path / state["checkpoint"], task)
         else:
-            model = build_model(domain, run, statistics, batches.steps)
+            model = build_model(task, run, statistics, batches.steps)
     folder.write("normalization.json", statistics)
     folder.write(
         "model_config.json", {"parameters": trainable_parameters(model), "config": model.get_config()}
     )
-    deployed = domain.build_deployed(run, statistics)
+    deployed = task.build_deployed(run, statistics)
     rows = source.read("validation", limit=METRIC_ROWS)
-    recorder = EpochRecorder(folder, run, state, domain, deployed, rows)
+    recorder = EpochRecorder(folder, run, state, task, deployed, rows)
     callbacks = [ShowProgress(batches, run.training.epochs), recorder, _tensorboard(folder)]
     if mlflow:
         from trackkeras.tracking import MlflowLogger
@@ -161,18 +162,22 @@ def _prepare_folder(
     }
 
 
-def _validation_batches(source: Dataset, domain: Domain, batch_size: int) -> Batches:
+def _validation_batches(source: Dataset, task: Task, run: Run) -> Batches:
     batches = ordered_batches(
-        source, "validation", domain.split_batch, batch_size=batch_size, limit=VALIDATION_ROWS
+        source,
+        "validation",
+        partial(task.split_batch, run),
+        batch_size=run.data.batch_size,
+        limit=VALIDATION_ROWS,
     )
     return Batches(batches.dataset.cache().prefetch(4), batches.steps, batches.rows)
 
 
-def build_model(domain: Domain, run: Run, statistics: Mapping[str, Any], steps: int) -> keras.Model:
+def build_model(task: Task, run: Run, statistics: Mapping[str, Any], steps: int) -> keras.Model:
     """Return the preset's model, compiled.
 
     Args:
-        domain: Builds the network and names its losses.
+        task: Builds the network and names its losses.
         run: The resolved configuration.
         statistics: Per-feature statistics of the training rows.
         steps: Steps in one epoch, for the schedule.
@@ -181,13 +186,13 @@ def build_model(domain: Domain, run: Run, statistics: Mapping[str, Any], steps: 
     if run.training.mixed_precision != "off":
         keras.config.set_dtype_policy(f"mixed_{run.training.mixed_precision}")
     try:
-        model = domain.build(run, statistics)
+        model = task.build(run, statistics)
     finally:
         keras.config.set_dtype_policy(policy)
     model.compile(
         optimizer=make_optimizer(run.training, steps),
         jit_compile=run.training.jit_compile,
-        **domain.compile_arguments(run, statistics),
+        **task.compile_arguments(run, statistics),
     )
     return model
 
@@ -224,12 +229,12 @@ class EpochRecorder(keras.callbacks.Callback):
         folder: RunFolder,
         run: Run,
         state: dict[str, Any],
-        domain: Domain,
+        task: Task,
         deployed: keras.Model,
         rows: Rows,
     ) -> None:
         super().__init__()
-        self.folder, self.options, self.state, self.domain = folder, run.training, state, domain
+        self.folder, self.options, self.state, self.task = folder, run.training, state, task
         self.deployed, self.rows = deployed, rows
         self.records: dict[str, Any] = {"train": [], "val": []}
         if state["epoch"]:
@@ -268,7 +273,7 @@ class EpochRecorder(keras.callbacks.Callback):
         best = self.state["best_val_loss"]
         improved = best is None or val["loss"] < best - self.options.min_delta
         raw = self._average_in() if self.options.ema is not None else None
-        val |= metric_values(self.domain, self.rows, predict(self.model, self.rows, self.domain))
+        val |= metric_values(self.task, self.rows, predict(self.model, self.rows, self.task))
         if improved:
             copy_weights(self.model, self.deployed)
             save_model(self.deployed, self.folder.best)

@@ -19,15 +19,15 @@ from serving.errors import ServingError
 from trackkeras import cpp_export
 from trackkeras import export as exporter
 from trackkeras.checkpoints import load_model
-from trackkeras.domain import Rows, find_domain
+from trackkeras.domain import Rows, find_task
 from trackkeras.errors import UserError
 from trackkeras.evaluation import predict
 from trackkeras.presets import load_run
 
 pytestmark = pytest.mark.skipif(native.find_compiler() is None, reason="there is no C++ compiler")
 
-DOMAIN = find_domain("extrapolation")
-SIGNATURE = DOMAIN.signature()
+TASK = find_task("extrapolation", "mlp")
+SIGNATURE = TASK.signature()
 JACOBIAN = type("Jacobian", (), {"name": "jacobian", "shape": (5, 5)})()
 
 
@@ -44,7 +44,7 @@ def program(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> native.Pr
 
 @pytest.fixture(scope="module")
 def model(trained_run: Path) -> keras.Model:
-    return load_model(trained_run / "best.keras", DOMAIN)
+    return load_model(trained_run / "best.keras", TASK)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def rows() -> Rows:
 
 @pytest.fixture(scope="module")
 def reference(model: keras.Model, rows: Rows) -> Rows:
-    return predict(model, rows, DOMAIN)
+    return predict(model, rows, TASK)
 
 
 def instruction_sets(program: native.Program, rows: Rows) -> list[str]:
@@ -100,7 +100,7 @@ def test_batches_of_any_size_agree(program: native.Program, rows: Rows) -> None:
         whole = program.apply("generated", name, few, SIGNATURE.inputs, SIGNATURE.outputs, batch=203)
         for batch in (1, 5, 31, 33):
             parts = program.apply("generated", name, few, SIGNATURE.inputs, SIGNATURE.outputs, batch=batch)
-            result = exporter.compare(DOMAIN, few, whole, parts)
+            result = exporter.compare(TASK, few, whole, parts)
             assert result.excess <= 1, (name, batch)
 
 
@@ -119,7 +119,7 @@ def test_the_jacobian_is_the_derivative_of_the_keras_model(
             outputs = (*SIGNATURE.outputs, JACOBIAN)
             got = program.apply("generated", f"{name}+jacobian", few, SIGNATURE.inputs, outputs, batch=batch)
             assert (np.abs(got["jacobian"] - expected) <= 1e-5 * scale).all(), (name, batch)
-            result = exporter.compare(DOMAIN, few, {"final_state": final_state.numpy()}, got)
+            result = exporter.compare(TASK, few, {"final_state": final_state.numpy()}, got)
             assert result.excess <= 1
 
 
@@ -154,14 +154,14 @@ def test_every_form_and_activation(options: list[str], rows: Rows, tmp_path: Pat
     statistics: dict[str, Any] = {
         name: {"mean": column.mean(axis=0), "std": column.std(axis=0)} for name, column in few.items()
     }
-    model = DOMAIN.build(run, {**statistics, "final_state": statistics["state"]})
+    model = TASK.build(run, {**statistics, "final_state": statistics["state"]})
     rng = np.random.default_rng(2)
     heads = model.get_layer("heads")
     heads.set_weights([rng.normal(0, 0.3, value.shape) for value in heads.get_weights()])
     header = tmp_path / "network.hpp"
-    cpp_export.write_header(model, DOMAIN, header, "test")
+    cpp_export.write_header(model, TASK, header, "test")
     got = cpp_export.run_header(header, few, SIGNATURE)
-    assert exporter.compare(DOMAIN, few, predict(model, few, DOMAIN), got).excess <= 1
+    assert exporter.compare(TASK, few, predict(model, few, TASK), got).excess <= 1
 
 
 def test_names_are_the_same_everywhere(
@@ -248,7 +248,7 @@ def test_other_networks_are_refused(tmp_path: Path) -> None:
     outputs = keras.layers.Dense(5, name="final_state")(state)
     with pytest.raises(UserError, match="ends in Dense has no C"):
         cpp_export.write_header(
-            keras.Model({"state": state}, {"final_state": outputs}), DOMAIN, tmp_path / "n.hpp", ""
+            keras.Model({"state": state}, {"final_state": outputs}), TASK, tmp_path / "n.hpp", ""
         )
     assert not list(tmp_path.iterdir())
 

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trackkeras.domain import Axis, Sample, find_domain
+from trackkeras.domain import Axis, Sample, find_task
 from trackkeras.domains.extrapolation.baselines import straight_line
 from trackkeras.errors import UserError
 from trackkeras.evaluation import _band_index, evaluate_sample, intervals, rows_digest
 
-DOMAIN = find_domain("extrapolation")
+TASK = find_task("extrapolation", "mlp")
 
 
 def tracks(n: int = 500, seed: int = 0) -> dict[str, np.ndarray]:
@@ -38,7 +38,7 @@ def evaluate(network, n: int = 500):
         "network": ({"label": "net", "kind": "network", "cost": 1.0}, network),
         "straight_line": ({"label": "line", "kind": "baseline", "cost": 4}, straight_line),
     }
-    return evaluate_sample(DOMAIN, Sample("test", "made up", tracks(n)), estimators)
+    return evaluate_sample(TASK, Sample("test", "made up", tracks(n)), estimators)
 
 
 def test_metrics_equal_their_definition() -> None:

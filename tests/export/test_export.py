@@ -13,11 +13,11 @@ import pytest
 from tfrecords_tools.reader import Dataset
 from trackkeras import export as exporter
 from trackkeras.checkpoints import load_model
-from trackkeras.domain import find_domain
+from trackkeras.domain import find_task
 from trackkeras.errors import UserError
 from trackkeras.evaluation import predict
 
-DOMAIN = find_domain("extrapolation")
+TASK = find_task("extrapolation", "mlp")
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +45,9 @@ def test_bundle_is_complete(bundle: Path, trained_run: Path) -> None:
 
 def test_saved_model_and_onnx_equal_keras_row_by_row(bundle: Path, trained_run: Path, dataset: Path) -> None:
     rows = Dataset(dataset).read("test")
-    model = load_model(trained_run / "best.keras", DOMAIN)
-    reference = predict(model, rows, DOMAIN)
-    signature = DOMAIN.signature()
+    model = load_model(trained_run / "best.keras", TASK)
+    reference = predict(model, rows, TASK)
+    signature = TASK.signature()
     line = rows["state"][:, :2] + rows["dz"] * rows["state"][:, 2:4]
     allowed = 1e-3 + 1e-5 * np.linalg.norm(reference["final_state"][:, :2] - line, axis=1)
     for outputs in (
@@ -66,7 +66,7 @@ def test_dz_zero_and_neutral_tracks_are_exact(bundle: Path) -> None:
     ).astype("float32")
     z0 = rng.uniform(0, 9000, (64, 1)).astype("float32")
     still = {"state": state, "z0": z0, "dz": np.zeros((64, 1), "float32")}
-    signature = DOMAIN.signature()
+    signature = TASK.signature()
     np.testing.assert_array_equal(
         exporter.run_onnx(bundle / "model.onnx", still, signature)["final_state"], state
     )

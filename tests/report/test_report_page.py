@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from trackkeras import pages, report
-from trackkeras.config import Options, Run
+from trackkeras.config import ModelOptions, Run
 from trackkeras.errors import UserError
 from trackkeras.pages import format_number
 from trackkeras.report import write_report
@@ -177,23 +177,24 @@ def test_hostile_names_stay_text_and_inside_the_folder(tmp_path, small_run, pars
     assert {path.parent.name for path in small_run.path.rglob("*.png")} == {"plots"}
 
 
-class ToyModel(Options):
+class ToyModel(ModelOptions):
     """Options of a model with and without defaults."""
 
+    kind: str = "toy"
     hidden: list[int]
     activation: str = "relu"
     depth: int = 2
 
 
-class ToyDomain:
-    """What the report asks of a domain."""
+class ToyTask:
+    """What the report asks of a task."""
 
-    ModelOptions: ClassVar[type[Options]] = ToyModel
+    options: ClassVar[type[ModelOptions]] = ToyModel
 
 
 def test_configuration_shows_what_differs_from_the_defaults(small_run, parse_page, monkeypatch):
-    monkeypatch.setattr(report, "find_domain", lambda name: ToyDomain)
-    small_run.config["model"] = {"hidden": [8], "activation": "silu", "depth": 2}
+    monkeypatch.setattr(report, "find_task", lambda domain, kind: ToyTask)
+    small_run.config["model"] = {"kind": "toy", "hidden": [8], "activation": "silu", "depth": 2}
     page = parse_page(write_report(small_run.write()))
     assert [cell["text"] for cell in page.row("model.activation")] == ["model.activation", "silu", "relu"]
     assert [cell["text"] for cell in page.row("data.batch_size")] == ["data.batch_size", "4096", "2048"]

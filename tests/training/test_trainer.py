@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from trackkeras.checkpoints import load_model
-from trackkeras.domain import find_domain
+from trackkeras.domain import find_task
 from trackkeras.errors import UserError
 from trackkeras.presets import load_run
 from trackkeras.runs import RunFolder
@@ -27,7 +27,7 @@ def fit(dataset: Path, path: Path, *assignments: str, **options: Any) -> RunFold
 
 
 def weights(path: Path) -> list[np.ndarray]:
-    return load_model(path, find_domain("extrapolation")).get_weights()
+    return load_model(path, find_task("extrapolation", "mlp")).get_weights()
 
 
 def assert_same_run(first: RunFolder, second: RunFolder) -> None:
@@ -139,7 +139,7 @@ def test_a_diverging_run_says_so(dataset: Path, tmp_path: Path) -> None:
 def test_dropping_precision_keeps_the_physics_in_float32(dataset: Path, tmp_path: Path) -> None:
     folder = fit(dataset, tmp_path / "a", "training.epochs=1", "training.mixed_precision=bfloat16")
     checkpoint = folder.path / folder.read("state.json")["checkpoint"]
-    model = load_model(checkpoint, find_domain("extrapolation"))
+    model = load_model(checkpoint, find_task("extrapolation", "mlp"))
     kinds = {layer.name: layer.compute_dtype for layer in model.layers}
     assert kinds["hidden_0"] == "bfloat16"
     assert {kinds[name] for name in ("standardize", "heads", "final_state", "state")} == {"float32"}

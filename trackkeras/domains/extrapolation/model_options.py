@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from trackkeras.config import Options
+from trackkeras.config import ModelOptions
 
 SIZES: dict[str, tuple[int, ...]] = {
     "tiny": (64, 64),
@@ -17,20 +17,12 @@ SIZES: dict[str, tuple[int, ...]] = {
 """Hidden widths of the four size presets."""
 
 
-class ModelOptions(Options):
-    """The network, its loss and its size."""
+class ExtrapolationOptions(ModelOptions):
+    """What every extrapolation network has: its size, its loss and the precision of its use."""
 
-    kind: Literal["mlp"] = "mlp"
     size: Literal["tiny", "small", "medium", "wide"] = "medium"
     hidden: tuple[int, ...] | None = Field(None, min_length=1, description="Widths; replaces `size`.")
     activation: Literal["silu", "tanh", "relu"] = "silu"
-    form: Literal["residual", "absolute"] = Field(
-        "residual",
-        description="residual: straight line + bend-scaled output, 7 inputs. absolute: final state "
-        "itself from 6 inputs without z0.",
-    )
-    magnet_centre: float = Field(5000.0, description="Centre of the magnet [mm], for the size of the bend.")
-    magnet_width: float = Field(1700.0, gt=0, description="Gaussian width of its field in z [mm].")
     precision: Literal["float32", "float64"] = Field(
         "float64",
         description="Arithmetic of the saved network; training is in float32. In float32, engines may differ "
@@ -45,3 +37,16 @@ class ModelOptions(Options):
     def widths(self) -> tuple[int, ...]:
         """Hidden widths in force."""
         return self.hidden or SIZES[self.size]
+
+
+class MlpOptions(ExtrapolationOptions):
+    """A dense network."""
+
+    kind: Literal["mlp"] = "mlp"
+    form: Literal["residual", "absolute"] = Field(
+        "residual",
+        description="residual: straight line + bend-scaled output, 7 inputs. absolute: final state "
+        "itself from 6 inputs without z0.",
+    )
+    magnet_centre: float = Field(5000.0, description="Centre of the magnet [mm], for the size of the bend.")
+    magnet_width: float = Field(1700.0, gt=0, description="Gaussian width of its field in z [mm].")

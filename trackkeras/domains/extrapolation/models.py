@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from trackkeras.domains.extrapolation.model_options import ModelOptions
+from trackkeras.domains.extrapolation.model_options import MlpOptions
 from trackkeras.layers.dense import dense_stack
 from trackkeras.layers.standardize import Standardize
 from trackkeras.units import KAPPA
@@ -103,7 +103,7 @@ class AbsoluteState(keras.layers.Layer):
 
 
 def build_mlp(
-    options: ModelOptions, statistics: Mapping[str, Any], precision: str | None = None
+    options: MlpOptions, statistics: Mapping[str, Any], precision: str | None = None
 ) -> keras.Model:
     """Build the MLP in its residual form or in the absolute form without z0.
 

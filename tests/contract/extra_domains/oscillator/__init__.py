@@ -6,20 +6,21 @@ The test puts this folder on the search path of the domains and edits nothing el
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from tfrecords_tools.schema import Feature, Schema
-from trackkeras.config import Options, Run
-from trackkeras.domain import Axis, Baseline, Domain, Metric, Parity, Rows, Signature, Tensor
+from trackkeras.config import ModelOptions, Options, Run
+from trackkeras.domain import Axis, Baseline, Domain, Metric, Parity, Rows, Signature, Task, Tensor
 
 
 class GenerateOptions(Options):
     frequency: float = 1.0
 
 
-class ModelOptions(Options):
+class PositionOptions(ModelOptions):
+    kind: Literal["position"] = "position"
     hidden: tuple[int, ...] = (16,)
 
 
@@ -30,17 +31,8 @@ def make_shard(
     yield {"time": time, "position": np.cos(config["frequency"] * time)}, {"tried": rows}
 
 
-class Oscillator(Domain):
-    name = "oscillator"
-    summary = "time to position"
-    ModelOptions = ModelOptions
-    GenerateOptions = GenerateOptions
-    shard_function = "trackkeras.domains.oscillator:make_shard"
-    keras_modules = ()
-
-    def schema(self) -> Schema:
-        time = Feature("time", "float32", (1,), "s", "time")
-        return Schema("oscillator", (time, Feature("position", "float32", (1,), "mm", "position")))
+class Position(Task):
+    options = PositionOptions
 
     def signature(self) -> Signature:
         return Signature((Tensor("time", (1,), "s", "time"),), (Tensor("position", (1,), "mm", "position"),))
@@ -58,10 +50,10 @@ class Oscillator(Domain):
     def compile_arguments(self, run: Run, statistics: Mapping[str, Any]) -> dict[str, Any]:
         return {"loss": {"position": "mse"}}
 
-    def split_batch(self, batch: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
+    def split_batch(self, run: Run, batch: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
         return {"time": batch["time"]}, {"position": batch["position"]}
 
-    def shrink(self, model: Options) -> Options:
+    def shrink(self, model: ModelOptions) -> ModelOptions:
         return model
 
     def metrics(self) -> tuple[Metric, ...]:
@@ -90,6 +82,18 @@ class Oscillator(Domain):
             return np.abs(other["position"] - reference["position"])[:, 0] / 1e-5
 
         return Parity("|difference| <= 1e-5 mm", excess)
+
+
+class Oscillator(Domain):
+    name = "oscillator"
+    summary = "time to position"
+    tasks: ClassVar[Mapping[str, Task]] = {"position": Position()}
+    GenerateOptions = GenerateOptions
+    shard_function = "trackkeras.domains.oscillator:make_shard"
+
+    def schema(self) -> Schema:
+        time = Feature("time", "float32", (1,), "s", "time")
+        return Schema("oscillator", (time, Feature("position", "float32", (1,), "mm", "position")))
 
 
 DOMAIN = Oscillator()
