@@ -52,6 +52,9 @@ class TrainingOptions(Options):
     """How the one trainer fits a model."""
 
     epochs: int = Field(100, ge=1)
+    optimizer: Literal["adamw", "soap"] = Field(
+        "adamw", description="soap: slower per step, far more precise for small networks; one device only."
+    )
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(1e-4, ge=0)
     warmup_epochs: float = Field(1.0, ge=0, description="Linear warm-up before the cosine decay.")
@@ -75,6 +78,8 @@ class TrainingOptions(Options):
 
     @model_validator(mode="after")
     def _one_device_for_xla(self) -> TrainingOptions:
+        if self.optimizer == "soap" and self.strategy == "mirrored":
+            raise ValueError("optimizer soap works on one device only; choose adamw for strategy mirrored")
         if self.jit_compile and self.strategy == "mirrored":
             raise ValueError("jit_compile works on one device only; switch it off for strategy mirrored")
         return self

@@ -28,6 +28,7 @@ from trackkeras.distributed import make_strategy
 from trackkeras.domain import Rows, Task, open_dataset, task_of
 from trackkeras.errors import UserError
 from trackkeras.evaluation import metric_values, predict
+from trackkeras.optimizers import SOAP, RenewBases
 from trackkeras.progress import Progress
 from trackkeras.runs import RunFolder, environment
 
@@ -92,6 +93,8 @@ def train(
     rows = source.read("validation", limit=METRIC_ROWS)
     recorder = EpochRecorder(folder, run, state, task, deployed, rows)
     callbacks = [ShowProgress(batches, run.training.epochs), recorder, _tensorboard(folder)]
+    if run.training.optimizer == "soap":
+        callbacks.append(RenewBases())
     if mlflow:
         from trackkeras.tracking import MlflowLogger
 
@@ -198,7 +201,7 @@ def build_model(task: Task, run: Run, statistics: Mapping[str, Any], steps: int)
 
 
 def make_optimizer(options: TrainingOptions, steps_per_epoch: int) -> keras.optimizers.Optimizer:
-    """Return AdamW with linear warm-up, cosine decay, clipping and moving average as configured."""
+    """Return the optimizer with linear warm-up, cosine decay, clipping and moving average as configured."""
     warmup = round(options.warmup_epochs * steps_per_epoch)
     decay = max(1, options.epochs * steps_per_epoch - warmup)
     alpha = options.final_learning_rate / options.learning_rate
@@ -208,7 +211,8 @@ def make_optimizer(options: TrainingOptions, steps_per_epoch: int) -> keras.opti
         )
     else:
         schedule = keras.optimizers.schedules.CosineDecay(options.learning_rate, decay, alpha=alpha)
-    return keras.optimizers.AdamW(
+    kind = {"adamw": keras.optimizers.AdamW, "soap": SOAP}[options.optimizer]
+    return kind(
         schedule,
         weight_decay=options.weight_decay,
         global_clipnorm=options.clip_norm,
