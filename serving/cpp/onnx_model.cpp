@@ -149,10 +149,10 @@ class OnnxModel final : public TrackModel {
 
  private:
   Value* wrap(void* data, std::size_t rows, const TensorInfo& tensor, std::vector<Owned<Value>>& values) const {
-    const std::int64_t shape[] = {static_cast<std::int64_t>(rows), static_cast<std::int64_t>(tensor.columns)};
+    const std::vector<std::int64_t> shape = tensor.shape_of(rows);
     values.emplace_back(api_, release_value);
     api_.call(create_tensor_with_data, static_cast<const MemoryInfo*>(memory_.object), data,
-              rows * tensor.columns * number_bytes, static_cast<const std::int64_t*>(shape), std::size_t{2},
+              rows * tensor.columns * number_bytes, shape.data(), shape.size(),
               number_of(tensor.type), &values.back().object);
     return values.back().object;
   }
@@ -195,6 +195,7 @@ class OnnxModel final : public TrackModel {
       for (std::size_t axis = 1; axis < all.size(); ++axis) {
         if (all[axis] < 1) throw Error(tensor.name + " has an axis without a fixed size");
         tensor.columns *= static_cast<std::size_t>(all[axis]);
+        tensor.shape.push_back(all[axis]);
       }
       to.push_back(tensor);
     }

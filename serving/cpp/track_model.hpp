@@ -19,11 +19,19 @@ struct Error : std::runtime_error {
 enum class Type { float32, int32 };
 constexpr std::size_t number_bytes = 4;
 
-/// An input or output: its name in the signature, how many numbers a row has, and their type.
+/// An input or output: its name in the signature, how many numbers a row has, their type, and the shape of a row.
 struct TensorInfo {
   std::string name;
   std::size_t columns;
   Type type = Type::float32;
+  std::vector<std::int64_t> shape = {};
+
+  /// Shape of so many rows.
+  std::vector<std::int64_t> shape_of(std::size_t rows) const {
+    std::vector<std::int64_t> all = {static_cast<std::int64_t>(rows)};
+    all.insert(all.end(), shape.begin(), shape.end());
+    return all;
+  }
 };
 
 /// A loaded network. `run` may be called from several threads at once.

@@ -24,7 +24,7 @@ class ExtrapolationOptions(ModelOptions):
     hidden: tuple[int, ...] | None = Field(None, min_length=1, description="Widths; replaces `size`.")
     activation: Literal["silu", "tanh", "relu", "gelu"] = Field(
         "silu",
-        description="gelu is the exact one: in float64, ONNX Runtime sums a series, 20 times as slow as silu.",
+        description="gelu is exact: in float64 ONNX Runtime sums a series, 20 times as slow as silu.",
     )
     precision: Literal["float32", "float64"] = Field(
         "float64",
