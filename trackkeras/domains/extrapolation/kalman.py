@@ -2,9 +2,9 @@
 
 The fit is linear around a reference trajectory (Fruehwirth, Nucl. Instrum. Meth. A 262, 1987, 444): a
 reference state goes from plane to plane by the extrapolator, and the filter carries the deviation from it by
-the Jacobians. It runs forward, from there backward, and again, each pass around what the one before found; the
-last backward pass has seen all hits when it arrives at the first plane. Hits are smeared true positions: there
-is no material, and no noise or wrong hit.
+the Jacobians. It runs forward, from there backward, and again, each pass around what the one before found.
+The last backward pass has seen all hits when it arrives at the first plane. Hits are smeared true positions:
+there is no material, and no noise or wrong hit.
 """
 
 from __future__ import annotations
