@@ -822,7 +822,7 @@ def export(
 ) -> None:
     """Export the best model as SavedModel and ONNX, and as C++; refused unless all agree with Keras.
 
-    Examples: trackkeras export runs/first --out bundles --cpp; trackkeras export --best runs --by pos_95_mm
+    Example: trackkeras export runs/first --out bundles --cpp, or export --best runs --by pos_95_mm
     """
     from trackkeras.errors import UserError
     from trackkeras.runs import open_run
