@@ -82,12 +82,11 @@ def runge_kutta(field: Field, step: float = 50.0) -> Transport:
 
     def transport(state: Array, z0: float, dz: float) -> tuple[Array, Array]:
         # A lost track is NaN from there on; it goes on as one on the axis, whose result is thrown away.
-        lost = ~np.isfinite(state).all(axis=1)
-        start = np.where(lost[:, None], 0.0, state)
+        found = np.isfinite(state).all(axis=1, keepdims=True)
+        start = np.where(found, state, 0.0)
         result = propagate(field, start, z0, dz, step=step, jacobian=True)
         assert result.jacobian is not None
-        result.state[lost] = np.nan
-        return result.state, result.jacobian
+        return np.where(found, result.state, np.nan), result.jacobian
 
     return transport
 
@@ -111,8 +110,8 @@ def network(predict: Predict, short: Transport, reach: tuple[float, float] = NET
             "dz": np.full(shape, dz, np.float32),
         }
         outputs = predict(inputs)
-        final = np.asarray(outputs["final_state"], float)
-        final[~np.isfinite(state).all(axis=1)] = np.nan
+        found = np.isfinite(state).all(axis=1, keepdims=True)
+        final = np.where(found, np.asarray(outputs["final_state"], float), np.nan)
         return final, np.asarray(outputs["jacobian"], float)
 
     return transport
