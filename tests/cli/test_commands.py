@@ -210,11 +210,19 @@ def test_evaluate_export_query(trained_run: Path, tmp_path: Path, capsys: pytest
     assert "base_path" in run(capsys, "serving-config", bundles)[1]
 
     from serving.bundle import discover
+    from serving.query import connect
     from serving.server import Server
+    from trackkeras.domain import find_task
+    from trackkeras.export import all_endpoints
 
     track = '{"state": [[100, -50, 0.05, -0.02, 1e-4]], "z0": [[2665]], "dz": [[0]]}'
     with Server(discover([bundles]), rest_port=0, grpc_port=0) as server:
         for address in (server.grpc_target, server.rest_url):
+            with connect(address) as client:
+                offered = client.metadata("mlp_tiny-mine").signatures
+            for name, endpoint in all_endpoints(find_task("extrapolation", "mlp")).items():
+                assert set(offered[name].inputs) == {t.name for t in endpoint.signature.inputs}
+                assert set(offered[name].outputs) == {t.name for t in endpoint.signature.outputs}
             ask = ("query", "mlp_tiny-mine", "--address", address)
             code, out, err = run(capsys, *ask, "--inputs", track, "--json")
             assert code == 0, err
