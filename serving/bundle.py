@@ -59,8 +59,12 @@ class Bundle:
         `bundle.json` may name it (`"onnx": "FILE"` beside `inputs`); otherwise it is `model.onnx` for the
         default signature and `model.SIGNATURE.onnx` for any other.
         """
-        default = ONNX if signature == DEFAULT_SIGNATURE else f"model.{signature}.onnx"
-        return self.path / str(self.description["signatures"][signature].get("onnx", default))
+        return self.path / str(self.description["signatures"][signature].get("onnx", onnx_name(signature)))
+
+
+def onnx_name(signature: str) -> str:
+    """Return the name of the ONNX file of a signature where `bundle.json` names none."""
+    return ONNX if signature == DEFAULT_SIGNATURE else f"model.{signature}.onnx"
 
 
 @dataclass(frozen=True)

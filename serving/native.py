@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.errors import ServingError
+from serving.signature import DEFAULT_SIGNATURE
 
 SOURCES = Path(__file__).parent / "cpp"
 
@@ -28,11 +29,12 @@ _LIBRARIES = {
     "onnxruntime": ("onnxruntime", "capi/libonnxruntime.so.*"),
     "tensorflow": ("tensorflow", "libtensorflow_cc.so.2"),
 }
+_FILE_TYPES = {"float32": "<f4", "int32": "<i4"}
 _ENGINES = {"onnx": "onnxruntime", "saved_model": "tensorflow"}
 
 
 class TensorLike(Protocol):
-    """Name and shape of a row of an input or output."""
+    """Name, shape of a row and type of an input or output."""
 
     @property
     def name(self) -> str:
@@ -41,6 +43,29 @@ class TensorLike(Protocol):
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape without the batch."""
+
+    @property
+    def dtype(self) -> str:
+        """`float32` or `int32`."""
+
+
+def write_column(folder: Path, name: str, column: NDArray[Any]) -> None:
+    """Write the raw numbers of an input as the programs read them: NAME.f32, or NAME.i32.
+
+    Raises:
+        ServingError: The numbers are neither float32 nor int32.
+    """
+    column.astype(_file_type(column.dtype.name)).tofile(folder / _file_name(name, column.dtype.name))
+
+
+def _file_name(name: str, dtype: str) -> str:
+    return f"{name}.{_file_type(dtype)[1]}32"
+
+
+def _file_type(dtype: str) -> str:
+    if dtype not in _FILE_TYPES:
+        raise ServingError(f"C++ programs take {' and '.join(_FILE_TYPES)}, received {dtype}")
+    return _FILE_TYPES[dtype]
 
 
 def find_library(engine: str) -> Path:
@@ -131,8 +156,9 @@ class Program:
         rows: Mapping[str, NDArray[Any]],
         inputs: Sequence[TensorLike],
         outputs: Sequence[TensorLike],
+        signature: str = DEFAULT_SIGNATURE,
         batch: int = 4096,
-    ) -> dict[str, NDArray[np.float32]]:
+    ) -> dict[str, NDArray[Any]]:
         """Run `apply` on some rows.
 
         Args:
@@ -141,16 +167,19 @@ class Program:
             rows: Input columns.
             inputs: Which of them the model takes.
             outputs: What it gives.
+            signature: Name of the signature; an ONNX file has one, whatever the name.
             batch: Rows per call.
         """
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             for tensor in inputs:
-                np.ascontiguousarray(rows[tensor.name], "<f4").tofile(folder / f"{tensor.name}.f32")
-            words = [kind, model, folder, "--batch", str(batch), *engine_options(kind)]
-            self.run(*words)
+                write_column(folder, tensor.name, np.asarray(rows[tensor.name], tensor.dtype))
+            words = ["--signature", signature, "--batch", str(batch), *engine_options(kind)]
+            self.run(kind, model, folder, *words)
             return {
-                tensor.name: np.fromfile(folder / f"{tensor.name}.f32", "<f4").reshape(-1, *tensor.shape)
+                tensor.name: np.fromfile(
+                    folder / _file_name(tensor.name, tensor.dtype), _file_type(tensor.dtype)
+                ).reshape(-1, *tensor.shape)
                 for tensor in outputs
             }
 

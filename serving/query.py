@@ -75,10 +75,21 @@ def ask(
         raise ServingError(f"model {model!r} has no signature {signature!r}; it has {', '.join(signatures)}")
     wanted = signatures[signature].inputs
     check_names(inputs, wanted)
-    arrays = {}
-    for name, spec in wanted.items():
-        try:
-            arrays[name] = np.asarray(inputs[name], dtype=spec.dtype)
-        except (ValueError, TypeError):
-            raise ServingError(f"input {name!r} must be an array of {spec.dtype.name} numbers") from None
+    arrays = {name: _typed(name, inputs[name], spec.dtype) for name, spec in wanted.items()}
     return arrays, client.predict(model, arrays, version=version, signature=signature)
+
+
+def _typed(name: str, value: Any, dtype: np.dtype[Any]) -> Array:
+    """Return numbers in a type; for one of whole numbers they must be whole and in its range."""
+    try:
+        given = np.asarray(value)
+    except ValueError:  # lists of different lengths
+        given = np.array(None)
+    if given.dtype.kind not in "iufb":
+        raise ServingError(f"input {name!r} must be an array of {dtype.name} numbers")
+    with np.errstate(invalid="ignore", over="ignore"):
+        array = given.astype(dtype)
+    other = given[array != given] if dtype.kind in "iu" else given[:0]
+    if other.size:
+        raise ServingError(f"input {name!r} must hold integers ({dtype.name}), received {other.flat[0]}")
+    return array

@@ -254,7 +254,7 @@ def inference(bundle: Path) -> list[Row]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for key, column in rows.items():
-            column.tofile(folder / f"{key}.f32")
+            native.write_column(folder, key, column)
         program, header = None, next(iter(bundle.glob("*.hpp")), None)
         if native.find_compiler() is not None:
             program = native.Program(native.build("benchmark", folder, header=header))
@@ -293,13 +293,14 @@ def _inference_row(engine: str, batch: int, p50_us: float, p95_us: float | str, 
 
 
 def _scattered_examples(bundle: Any, rows: int) -> dict[str, Any]:
-    """Return the bundle's example, each number times 0.5 to 1.5."""
+    """Return the bundle's example, each number times 0.5 to 1.5; whole numbers as they are."""
     rng = np.random.default_rng(0)
-    examples = {name: np.asarray(value, "float32") for name, value in bundle.description["examples"].items()}
-    return {
-        name: (value[:1] * rng.uniform(0.5, 1.5, (rows, *value.shape[1:]))).astype("float32")
-        for name, value in examples.items()
-    }
+    result = {}
+    for name, spec in bundle.signatures["serving_default"].inputs.items():
+        example = np.repeat(np.asarray(bundle.description["examples"][name])[:1], rows, axis=0)
+        factor = 1 if spec.dtype.kind == "i" else rng.uniform(0.5, 1.5, example.shape)
+        result[name] = (example * factor).astype(spec.dtype)
+    return result
 
 
 def _python_times(run: Callable[[dict[str, Any]], Any], rows: dict[str, Any]) -> Iterator[Row]:
@@ -360,11 +361,6 @@ def _cpp_propagation(folder: Path) -> list[Row]:
         (said,) = program.run(grid, method, str(value), folder, "3")
         table.append(_inference_row(label, 1, said["us_per_track"], "n/a", None))
     return table
-
-
-def _example_batch(bundle: Any, batch: int) -> dict[str, Any]:
-    examples = bundle.description["examples"]
-    return {name: np.repeat(np.asarray(value, "float32"), batch, axis=0) for name, value in examples.items()}
 
 
 # -- server ------------------------------------------------------------------------------------------------

@@ -804,7 +804,7 @@ def report(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
 
 @app.command()
 def export(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    run: Annotated[Path | None, typer.Argument(help="Run folder; or use --best.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of bundles.")] = Path("bundles"),
     data: Annotated[
         Path | None, typer.Option(help="Dataset for the parity check; default: the run's.")
@@ -812,27 +812,53 @@ def export(
     cpp: Annotated[
         bool, typer.Option("--cpp", help="Also write an MLP as a C++ header without dependencies.")
     ] = False,
+    best: Annotated[
+        Path | None, typer.Option(metavar="RUNS", help="Folder of runs, of which the best is exported.")
+    ] = None,
+    by: Annotated[
+        str | None, typer.Option(metavar="METRIC", help="What --best goes by: smallest on validation rows.")
+    ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Export the best model as SavedModel and ONNX, and as C++; refused unless all agree with Keras.
 
-    Example: trackkeras export runs/first --out bundles --cpp
+    Example: trackkeras export runs/first --out bundles --cpp, or export --best runs --by pos_95_mm
     """
+    from trackkeras.errors import UserError
     from trackkeras.runs import open_run
+    from trackkeras.selection import Choice, best_run
 
+    if (run is None) == (best is None) or (best is None) != (by is None):
+        raise UserError("name one run folder, or --best FOLDER with --by METRIC")
+    choice: Choice | None = None
+    if best is not None and by is not None:
+        choice = best_run(best, by)
+        run = choice.path
+        print(choice.reason, file=sys.stderr)
+    assert run is not None
     open_run(run)
     if data is not None:
         _check_dataset(data)
     _load_tensorflow()
+    from trackkeras.export import FORMATS
     from trackkeras.export import export as write
 
     path = write(run, out, data, cpp=cpp)
     parity = json.loads((path / "parity.json").read_text())
-    print(f"{path}: parity with Keras ({parity['rule']}) on {parity['rows']:,} rows")
-    for name in ("saved_model", "onnx", "cpp"):
-        if "excess" in parity.get(name, {}):
-            print(f"  {name:<12} largest difference is {parity[name]['excess']:.2g} of what is allowed")
-        elif name in parity:
-            print(f"  {name:<12} not compared: {parity[name]['not_compared']}")
+    if as_json:
+        chosen = None if choice is None else choice.to_json()
+        _print_json({"bundle": str(path), "run": str(run), "choice": chosen, "parity": parity})
+        return
+    print(f"{path}: parity with Keras, the largest difference as a share of what is allowed")
+    for name, entry in parity.items():
+        shares = [
+            f"{kind} {entry[kind]['excess']:.2g}"
+            if "excess" in entry[kind]
+            else f"{kind} not compared: {entry[kind]['not_compared']}"
+            for kind in FORMATS
+            if kind in entry
+        ]
+        print(f"  {name}: {', '.join(shares)} on {entry['rows']:,} rows ({entry['rule']})")
 
 
 @app.command()
@@ -1017,6 +1043,7 @@ def query(
         str, typer.Option(help="HOST:PORT for gRPC, http://HOST:PORT for REST.")
     ] = "127.0.0.1:8500",
     version: Annotated[int | None, typer.Option(help="Version; default: the latest.")] = None,
+    signature: Annotated[str, typer.Option(help="Which function of the model.")] = "serving_default",
     as_json: JsonOption = False,
 ) -> None:
     """Ask a server for a prediction and print it as a table.
@@ -1028,7 +1055,7 @@ def query(
 
     arrays = read_inputs(inputs)
     with connect(address) as client:
-        sent, outputs = ask(client, model, arrays, version)
+        sent, outputs = ask(client, model, arrays, version, signature)
     if as_json:
         _print_json({name: value.tolist() for name, value in outputs.items()})
         return

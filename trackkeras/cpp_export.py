@@ -19,6 +19,7 @@ import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.signature import DEFAULT_SIGNATURE
 from trackkeras.domain import Rows, Signature, Task
 from trackkeras.errors import UserError
 
@@ -51,6 +52,7 @@ class Network:
         inverse_scale: `(features,)`, multiplied with them then.
         layers: Dense layers; all but the last have one common activation, the last is linear.
         tangents: Derivatives are taken with respect to the first so many columns.
+        endpoint: Name of the bundle's signature that gives the derivatives too.
         finish: C++ functions `finish` and `finish_with_jacobian`, from columns and last layer to the output.
     """
 
@@ -60,6 +62,7 @@ class Network:
     inverse_scale: NDArray[np.float32]
     layers: tuple[Layer, ...]
     tangents: int
+    endpoint: str
     finish: str
 
 
@@ -242,6 +245,7 @@ def render(network: Network, signature: Signature, name: str, title: str) -> str
         columns=len(network.columns),
         results=int(np.prod(signature.outputs[0].shape)),
         tangents=network.tangents,
+        signatures=(DEFAULT_SIGNATURE, network.endpoint),
         mean=_numbers(network.mean),
         inverse_scale=_numbers(network.inverse_scale),
         layers=layers,
@@ -311,21 +315,35 @@ def write_header(model: keras.Model, task: Task, path: Path, title: str) -> None
     Raises:
         UserError: The model has no C++ form, or a weight is not finite.
     """
+    signature = task.signature()
+    other = [tensor for tensor in signature.inputs + signature.outputs if tensor.dtype != "float32"]
+    if other:
+        raise UserError(
+            f"{other[0].name!r} is {other[0].dtype}; a C++ header takes and gives float32, "
+            "use ONNX Runtime from C++ for this network"
+        )
     network = task.cpp_network(model)
     for layer in network.layers:
         if not (np.isfinite(layer.kernel).all() and np.isfinite(layer.bias).all()):
             raise UserError("a weight is not finite; nothing exported")
-    path.write_text(render(network, task.signature(), path.stem, title))
+    path.write_text(render(network, signature, path.stem, title))
 
 
-def run_header(path: Path, rows: Rows, signature: Signature, instruction_set: str | None = None) -> Rows:
+def run_header(
+    path: Path,
+    rows: Rows,
+    signature: Signature,
+    name: str = DEFAULT_SIGNATURE,
+    instruction_set: str = "best",
+) -> Rows:
     """Compile a header into a small program and run it on some rows.
 
     Args:
         path: The header.
         rows: Input columns.
         signature: Names and shapes.
-        instruction_set: One of `INSTRUCTION_SETS`; by default the best of this machine.
+        name: Name of the signature.
+        instruction_set: One of `INSTRUCTION_SETS`, or the best of this machine.
 
     Raises:
         ServingError: There is no compiler, or the header does not compile.
@@ -334,6 +352,4 @@ def run_header(path: Path, rows: Rows, signature: Signature, instruction_set: st
 
     with tempfile.TemporaryDirectory() as folder:
         program = Program(build("apply", Path(folder), header=path))
-        return program.apply(
-            "generated", instruction_set or "best", rows, signature.inputs, signature.outputs
-        )
+        return program.apply("generated", instruction_set, rows, signature.inputs, signature.outputs, name)

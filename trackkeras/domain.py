@@ -141,6 +141,28 @@ class Signature:
     examples: Rows = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Endpoint:
+    """A further function of a bundle, beside the network itself.
+
+    Attributes:
+        signature: What it takes and gives.
+        compute: Function `(model, inputs) -> outputs` from TensorFlow tensors to tensors, by name; it may use
+            only operations that ONNX has.
+        reference: Function `(model, rows) -> outputs` from records to the same numbers, found another way.
+        parity: How far the exported function may differ from the reference.
+        parity_rows: Rows on which they are compared.
+        in_header: Whether a C++ header of the network has the function, see `Network.endpoint`.
+    """
+
+    signature: Signature
+    compute: Callable[[keras.Model, Mapping[str, Any]], dict[str, Any]]
+    reference: Callable[[keras.Model, Rows], Rows]
+    parity: Parity
+    parity_rows: int = 10_000
+    in_header: bool = False
+
+
 class Task(abc.ABC):
     """What the road asks of one kind of network: what goes in and out, how it learns and is judged.
 
@@ -229,6 +251,10 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def parity(self) -> Parity:
         """Return how far the exported model may differ from Keras."""
+
+    def endpoints(self) -> Mapping[str, Endpoint]:
+        """Return the functions that a bundle offers beside `serving_default`, by name of their signature."""
+        return {}
 
     def cpp_network(self, model: keras.Model) -> Network:
         """Return a model as weights and C++ text, for a header without dependencies.

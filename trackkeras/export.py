@@ -3,11 +3,12 @@
 A bundle is a version folder of TF-Serving with a few files more:
 
     bundles/NAME/VERSION/
-      saved_model.pb, variables/   signature `serving_default`, named inputs and outputs
-      model.onnx                   the same signature
+      saved_model.pb, variables/   signature `serving_default` and those of the task's endpoints
+      model.onnx                   `serving_default`: the same named inputs and outputs
+      model.SIGNATURE.onnx         an endpoint: one file each
       bundle.json                  names, shapes, units, origin; what servers and clients read
       NAME.hpp                     the network as C++ without dependencies, where it was asked for
-      parity.json                  largest difference from Keras, per format
+      parity.json                  largest difference from Keras, per signature and format
       card.md                      intended range, training data, accuracy, parity
 """
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 import logging
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,46 +29,74 @@ import numpy as np
 import onnxruntime
 import tensorflow as tf
 
+from serving.bundle import onnx_name
 from serving.native import find_compiler
+from serving.signature import DEFAULT_SIGNATURE
 from tfrecords_tools.files import new_file, read_json, write_json
 from tfrecords_tools.reader import Dataset
 from trackkeras.checkpoints import load_model
 from trackkeras.config import Run
 from trackkeras.cpp_export import identifier, run_header, write_header
-from trackkeras.domain import Rows, Signature, Task, Tensor, open_dataset, task_of
+from trackkeras.domain import Endpoint, Parity, Rows, Signature, Task, Tensor, open_dataset, task_of
 from trackkeras.errors import UserError
 from trackkeras.evaluation import predict
+from trackkeras.onnx_handlers import HANDLERS
 from trackkeras.runs import RunFolder, environment, open_run
 
 OPSET = 18
 """ONNX operator set; the newest that tf2onnx 1.17 writes."""
-SIGNATURE = "serving_default"
+FORMATS = ("saved_model", "onnx", "cpp")
+"""What may stand in `parity.json` for a signature."""
 
 
-def write_saved_model(model: keras.Model, signature: Signature, directory: Path) -> None:
+def all_endpoints(task: Task) -> dict[str, Endpoint]:
+    """Return the functions of a task's bundles by name; the network itself is `serving_default`."""
+
+    def compute(model: keras.Model, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(model(inputs, training=False))
+
+    def reference(model: keras.Model, rows: Rows) -> Rows:
+        return predict(model, rows, task)
+
+    network = Endpoint(task.signature(), compute, reference, task.parity(), task.parity_rows, in_header=True)
+    return {DEFAULT_SIGNATURE: network, **task.endpoints()}
+
+
+def write_saved_model(model: keras.Model, endpoints: Mapping[str, Endpoint], directory: Path) -> None:
     """Write a SavedModel that session-based loaders (C, C++, TF-Serving) can read.
 
     `tf.saved_model.save` of a Keras 3 model loads in Python only; `ExportArchive` is read everywhere.
     """
-    specs = {
-        tensor.name: tf.TensorSpec((None, *tensor.shape), tensor.dtype, name=tensor.name)
-        for tensor in signature.inputs
-    }
-
-    def serving_default(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        outputs = model(inputs, training=False)
-        return {
-            tensor.name: tf.identity(outputs[tensor.name], name=tensor.name) for tensor in signature.outputs
-        }
-
     archive = keras.export.ExportArchive()
     archive.track(model)
-    archive.add_endpoint(SIGNATURE, serving_default, input_signature=[specs])
+    for name, endpoint in endpoints.items():
+        specs = {
+            tensor.name: tf.TensorSpec((None, *tensor.shape), tensor.dtype, name=tensor.name)
+            for tensor in endpoint.signature.inputs
+        }
+        archive.add_endpoint(name, _function(model, endpoint), input_signature=[specs])
     archive.write_out(str(directory), verbose=False)
 
 
-def write_onnx(saved_model: Path, signature: Signature, path: Path) -> None:
-    """Convert a SavedModel's signature to ONNX with the same input and output names.
+def _function(
+    model: keras.Model, endpoint: Endpoint
+) -> Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]]:
+    def function(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        outputs = endpoint.compute(model, inputs)
+        names = [tensor.name for tensor in endpoint.signature.outputs]
+        return {name: tf.identity(outputs[name], name=name) for name in names}
+
+    return function
+
+
+def write_onnx(saved_model: Path, name: str, signature: Signature, path: Path) -> None:
+    """Convert a signature of a SavedModel to ONNX with the same input and output names.
+
+    Args:
+        saved_model: Its folder.
+        name: Name of the signature.
+        signature: What it takes and gives.
+        path: The file to write.
 
     Raises:
         UserError: The file would want other inputs than the signature declares.
@@ -76,7 +105,7 @@ def write_onnx(saved_model: Path, signature: Signature, path: Path) -> None:
     from tf2onnx import convert, tf_loader
 
     graph, inputs, outputs, rename = tf_loader.from_saved_model(
-        str(saved_model), None, None, tag="serve", signatures=[SIGNATURE], return_tensors_to_rename=True
+        str(saved_model), None, None, tag="serve", signatures=[name], return_tensors_to_rename=True
     )
     with tf.device("/cpu:0"):
         onnx_model, _ = convert._convert_common(
@@ -86,21 +115,23 @@ def write_onnx(saved_model: Path, signature: Signature, path: Path) -> None:
             output_names=outputs,
             tensors_to_rename=rename,
             opset=OPSET,
+            custom_op_handlers=dict(HANDLERS),
         )
     declared = {tensor.name for tensor in signature.inputs}
     found = {entry.name for entry in onnx_model.graph.input}
     if found != declared:
         raise UserError(
-            f"ONNX conversion: inputs {sorted(found)} instead of {sorted(declared)}; nothing exported"
+            f"ONNX conversion of {name!r}: inputs {sorted(found)} instead of {sorted(declared)}; "
+            "nothing exported"
         )
     onnx.save_model(onnx_model, str(path))
 
 
-def run_saved_model(directory: Path, rows: Rows, signature: Signature) -> Rows:
+def run_saved_model(directory: Path, rows: Rows, signature: Signature, name: str = DEFAULT_SIGNATURE) -> Rows:
     """Run a SavedModel through the session loader, as C++ and TF-Serving do."""
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         loaded = tf.compat.v1.saved_model.load(session, ["serve"], str(directory))
-        definition = loaded.signature_def[SIGNATURE]
+        definition = loaded.signature_def[name]
         feeds = {definition.inputs[tensor.name].name: rows[tensor.name] for tensor in signature.inputs}
         fetches = {tensor.name: definition.outputs[tensor.name].name for tensor in signature.outputs}
         return dict(session.run(fetches, feeds))
@@ -131,9 +162,9 @@ class ParityResult:
     worst: int
 
 
-def compare(task: Task, rows: Rows, reference: Rows, other: Rows) -> ParityResult:
-    """Compare predictions row by row under the task's parity rule."""
-    excess = np.asarray(task.parity().excess(rows, reference, other))
+def compare(parity: Parity, rows: Rows, reference: Rows, other: Rows) -> ParityResult:
+    """Compare predictions row by row under a parity rule."""
+    excess = np.asarray(parity.excess(rows, reference, other))
     excess = np.where(np.isfinite(excess), excess, np.inf)
     difference = {name: np.abs(other[name].astype(float) - reference[name]) for name in reference}
     largest = {name: np.max(value, axis=0).ravel().tolist() for name, value in difference.items()}
@@ -143,7 +174,14 @@ def compare(task: Task, rows: Rows, reference: Rows, other: Rows) -> ParityResul
 def check_parity(
     task: Task, model: keras.Model, directory: Path, rows: Rows, header: Path | None = None
 ) -> dict[str, Any]:
-    """Compare SavedModel, ONNX and the C++ header, if there is one, with Keras on these rows.
+    """Compare every function in SavedModel, ONNX and the C++ header, if there is one, with Keras.
+
+    Args:
+        task: Names the functions and their parity rules.
+        model: The Keras model.
+        directory: Folder of the exported formats.
+        rows: Rows to compare on; an endpoint may use fewer of them.
+        header: The C++ header.
 
     Returns:
         The content of `parity.json`.
@@ -151,26 +189,43 @@ def check_parity(
     Raises:
         UserError: A format differs by more than the task allows; the message shows the worst row.
     """
-    signature = task.signature()
-    reference = predict(model, rows, task)
-    runners: dict[str, Callable[[], Rows]] = {
-        "saved_model": lambda: run_saved_model(directory, rows, signature),
-        "onnx": lambda: run_onnx(directory / "model.onnx", rows, signature),
+    return {
+        name: _check_endpoint(task, name, endpoint, model, directory, rows, header)
+        for name, endpoint in all_endpoints(task).items()
     }
-    report: dict[str, Any] = {"rule": task.parity().description, "rows": len(next(iter(rows.values())))}
-    if header is not None:
+
+
+def _check_endpoint(
+    task: Task,
+    name: str,
+    endpoint: Endpoint,
+    model: keras.Model,
+    directory: Path,
+    rows: Rows,
+    header: Path | None,
+) -> dict[str, Any]:
+    signature = endpoint.signature
+    rows = {key: column[: endpoint.parity_rows] for key, column in rows.items()}
+    inputs = task.inputs(rows)
+    reference = endpoint.reference(model, rows)
+    runners: dict[str, Callable[[], Rows]] = {
+        "saved_model": lambda: run_saved_model(directory, inputs, signature, name),
+        "onnx": lambda: run_onnx(directory / onnx_name(name), inputs, signature),
+    }
+    report: dict[str, Any] = {"rule": endpoint.parity.description, "rows": len(next(iter(rows.values())))}
+    if header is not None and endpoint.in_header:
         if find_compiler() is None:
             report["cpp"] = {"not_compared": "there is no C++ compiler"}
         else:
-            runners["cpp"] = lambda: run_header(header, rows, signature)
-    for name, runner in runners.items():
-        result = compare(task, rows, reference, runner())
-        report[name] = {"excess": result.excess, "largest_difference": result.largest}
+            runners["cpp"] = lambda: run_header(header, inputs, signature, name)
+    for kind, runner in runners.items():
+        result = compare(endpoint.parity, rows, reference, runner())
+        report[kind] = {"excess": result.excess, "largest_difference": result.largest}
         if result.excess > 1.0:
-            row = {tensor.name: rows[tensor.name][result.worst].tolist() for tensor in signature.inputs}
+            row = {tensor.name: inputs[tensor.name][result.worst].tolist() for tensor in signature.inputs}
             raise UserError(
-                f"{name} differs from Keras by {result.excess:.3g} times what is allowed "
-                f"({task.parity().description}); worst row {row}; nothing exported"
+                f"{name} in {kind} differs from Keras by {result.excess:.3g} times what is allowed "
+                f"({endpoint.parity.description}); worst row {row}; nothing exported"
             )
     return report
 
@@ -223,14 +278,15 @@ def write_bundle(
 ) -> dict[str, Any]:
     """Write SavedModel, ONNX, a C++ header if named, and `parity.json`; the parity gate is part of it."""
     directory.mkdir(parents=True)
-    signature = task.signature()
+    endpoints = all_endpoints(task)
     if header is not None:
         write_header(
             model, task, directory / header, f"A {model.name} network, {model.count_params():,} weights"
         )
     with _quiet_converters():
-        write_saved_model(model, signature, directory)
-        write_onnx(directory, signature, directory / "model.onnx")
+        write_saved_model(model, endpoints, directory)
+        for name, endpoint in endpoints.items():
+            write_onnx(directory, name, endpoint.signature, directory / onnx_name(name))
         report = check_parity(task, model, directory, rows, directory / header if header else None)
     write_json(directory / "parity.json", report)
     return report
@@ -239,7 +295,6 @@ def write_bundle(
 def _describe(
     directory: Path, name: str, version: int, run: Run, folder: RunFolder, task: Task, source: Dataset
 ) -> None:
-    signature = task.signature()
     description = {
         "name": name,
         "version": version,
@@ -249,12 +304,13 @@ def _describe(
         "dataset": source.manifest.config_hash,
         "opset": OPSET,
         "signatures": {
-            SIGNATURE: {
-                "inputs": {tensor.name: _tensor_entry(tensor) for tensor in signature.inputs},
-                "outputs": {tensor.name: _tensor_entry(tensor) for tensor in signature.outputs},
+            key: {
+                "inputs": {tensor.name: _tensor_entry(tensor) for tensor in endpoint.signature.inputs},
+                "outputs": {tensor.name: _tensor_entry(tensor) for tensor in endpoint.signature.outputs},
             }
+            for key, endpoint in all_endpoints(task).items()
         },
-        "examples": {key: value.tolist() for key, value in signature.examples.items()},
+        "examples": {key: value.tolist() for key, value in task.signature().examples.items()},
         "environment": environment(),
     }
     write_json(directory / "bundle.json", description)
@@ -269,6 +325,7 @@ def _describe(
     card = templates.get_template("card.md.j2").render(
         bundle=description,
         parity=read_json(directory / "parity.json"),
+        formats=FORMATS,
         metrics=metrics,
         config=source.manifest.config,
         rows={split: source.rows(split) for split in source.splits},

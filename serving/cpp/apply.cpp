@@ -2,8 +2,9 @@
 //
 //   apply KIND MODEL FOLDER [--library FILE] [--signature NAME] [--batch ROWS]
 //
-// reads FOLDER/INPUT.f32 and writes FOLDER/OUTPUT.f32 (raw float32); `--batch 1` of the kind `generated` uses the
-// entry points for one row. Prints names and columns of inputs and outputs as JSON.
+// reads FOLDER/INPUT.f32 and writes FOLDER/OUTPUT.f32 (raw float32; .i32 for int32); `--batch 1` of the kind
+// `generated` uses the entry points for one row. An ONNX file has one signature, whatever NAME says. Prints names
+// and columns of inputs and outputs as JSON.
 #include <algorithm>
 #include <cstdio>
 #include <iostream>
@@ -34,17 +35,17 @@ static int apply(int count, char** words) {
   const auto model = open_model(kind, words[2], options);
   std::size_t rows = 0;
   const auto columns = read_inputs(*model, folder, rows);
-  std::vector<std::vector<float>> results;
+  std::vector<Numbers> results;
   for (const auto& tensor : model->outputs()) results.emplace_back(rows * tensor.columns);
   for (std::size_t start = 0; start < rows; start += batch) {
-    std::vector<const float*> in;
-    std::vector<float*> out;
+    std::vector<const void*> in;
+    std::vector<void*> out;
     for (std::size_t i = 0; i < columns.size(); ++i) in.push_back(columns[i].data() + start * model->inputs()[i].columns);
     for (std::size_t i = 0; i < results.size(); ++i) out.push_back(results[i].data() + start * model->outputs()[i].columns);
     model->run(in, std::min(batch, rows - start), out);
   }
   for (std::size_t i = 0; i < results.size(); ++i)
-    write_numbers(folder + "/" + model->outputs()[i].name + ".f32", results[i]);
+    write_numbers(file_of(model->outputs()[i], folder), results[i]);
   std::printf("{");
   print_side("inputs", model->inputs());
   std::printf(", ");

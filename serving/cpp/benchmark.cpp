@@ -2,7 +2,7 @@
 //
 //   benchmark FOLDER BATCH,BATCH,... KIND=MODEL[@LIBRARY] ...
 //
-// reads FOLDER/INPUT.f32, and for every batch size makes 10 rounds that do not count and 100 that do; in a round
+// reads FOLDER/INPUT.f32 (.i32 for int32), and for every batch size makes 10 rounds that do not count and 100 that do; in a round
 // each engine runs one batch (64 single rows for a batch of 1), every round on other rows. Prints one line of
 // JSON per engine and batch. One thread.
 #include <algorithm>
@@ -42,7 +42,7 @@ struct Engine {
   std::string kind;
   double memory_mb;
   std::unique_ptr<TrackModel> model;
-  std::vector<std::vector<float>> columns, results;
+  std::vector<Numbers> columns, results;
   std::vector<double> times;
   std::size_t rows = 0;
 
@@ -55,16 +55,21 @@ struct Engine {
   }
 
  private:
-  std::vector<const float*> in;
-  std::vector<float*> out;
+  std::vector<const void*> in;
+  std::vector<void*> out;
 };
 
 #ifdef GENERATED_HEADER
 /// Single rows by the entry points for one row: as fast as they come, and each waiting for the one before, as in
 /// a Kalman filter that needs a state before it can go on.
-static void time_single_rows(const std::vector<std::vector<float>>& columns, std::size_t rows) {
+static void time_single_rows(const std::vector<Numbers>& columns, std::size_t rows) {
+  std::vector<std::vector<float>> numbers;
   std::vector<const float*> in;
-  for (const auto& column : columns) in.push_back(column.data());
+  for (const auto& column : columns) {
+    numbers.emplace_back(column.size());
+    std::memcpy(numbers.back().data(), column.data(), column.size() * number_bytes);
+    in.push_back(numbers.back().data());
+  }
   constexpr int width = GENERATED::detail::columns, results = GENERATED::detail::results;
   std::vector<float> packed(rows * width);
   for (std::size_t row = 0; row < rows; ++row) GENERATED::detail::gather(in.data(), row, packed.data() + row * width, 1);

@@ -21,7 +21,7 @@ int main(int count, char** words) {
     // A positive track of 10 GeV, from behind the vertex detector to behind the magnet.
     const float state[] = {100.0f, -50.0f, 0.05f, -0.02f, 1e-4f};  // x, y [mm], tx, ty, q/p [1/MeV]
     const float z0[] = {2665.0f}, dz[] = {5161.0f};                // [mm]
-    std::vector<const float*> in;
+    std::vector<const void*> in;
     for (const auto& tensor : model->inputs())
       in.push_back(tensor.name == "state" ? state : tensor.name == "z0" ? z0 : dz);
     float final_state[5];

@@ -9,7 +9,8 @@ namespace trackkeras {
 namespace {
 
 constexpr std::uint32_t api_version = 16;
-constexpr int float_type = 1;
+/// Numbers of ONNX Runtime for the types of tensors.
+constexpr std::pair<int, Type> types[] = {{1, Type::float32}, {6, Type::int32}};
 
 // Objects of ONNX Runtime: opaque.
 struct Status;
@@ -130,8 +131,8 @@ class OnnxModel final : public TrackModel {
     for (const auto& tensor : outputs_) output_names_.push_back(tensor.name.c_str());
   }
 
-  void run(const std::vector<const float*>& in, std::size_t rows,
-           const std::vector<float*>& out) const override {
+  void run(const std::vector<const void*>& in, std::size_t rows,
+           const std::vector<void*>& out) const override {
     if (in.size() != inputs_.size() || out.size() != outputs_.size())
       throw Error("run needs one array per input and output");
     if (rows == 0) return;
@@ -139,7 +140,7 @@ class OnnxModel final : public TrackModel {
     values.reserve(in.size() + out.size());
     std::vector<const Value*> feeds;
     std::vector<Value*> results;  // given, so that ONNX Runtime writes into them
-    for (std::size_t i = 0; i < in.size(); ++i) feeds.push_back(wrap(const_cast<float*>(in[i]), rows, inputs_[i], values));
+    for (std::size_t i = 0; i < in.size(); ++i) feeds.push_back(wrap(const_cast<void*>(in[i]), rows, inputs_[i], values));
     for (std::size_t i = 0; i < out.size(); ++i) results.push_back(wrap(out[i], rows, outputs_[i], values));
     api_.call(run_session, session_.object, static_cast<const RunOptions*>(nullptr), input_names_.data(),
               static_cast<const Value* const*>(feeds.data()), feeds.size(), output_names_.data(),
@@ -147,13 +148,18 @@ class OnnxModel final : public TrackModel {
   }
 
  private:
-  Value* wrap(float* data, std::size_t rows, const TensorInfo& tensor, std::vector<Owned<Value>>& values) const {
-    const std::int64_t shape[] = {static_cast<std::int64_t>(rows), static_cast<std::int64_t>(tensor.columns)};
+  Value* wrap(void* data, std::size_t rows, const TensorInfo& tensor, std::vector<Owned<Value>>& values) const {
+    const std::vector<std::int64_t> shape = tensor.shape_of(rows);
     values.emplace_back(api_, release_value);
-    api_.call(create_tensor_with_data, static_cast<const MemoryInfo*>(memory_.object), static_cast<void*>(data),
-              rows * tensor.columns * sizeof(float), static_cast<const std::int64_t*>(shape), std::size_t{2},
-              float_type, &values.back().object);
+    api_.call(create_tensor_with_data, static_cast<const MemoryInfo*>(memory_.object), data,
+              rows * tensor.columns * number_bytes, shape.data(), shape.size(),
+              number_of(tensor.type), &values.back().object);
     return values.back().object;
+  }
+
+  static int number_of(Type type) {
+    return std::find_if(std::begin(types), std::end(types), [type](const auto& entry) { return entry.second == type; })
+        ->first;
   }
 
   std::vector<std::int64_t> sizes(const ShapeInfo* shape) const {
@@ -181,11 +187,15 @@ class OnnxModel final : public TrackModel {
       api_.call(cast_type_to_shape, static_cast<const TypeInfo*>(type.object), &shape);
       int element = 0;
       if (shape) api_.call(element_type, shape, &element);
-      if (element != float_type) throw Error(tensor.name + " is no float32 tensor");
+      const auto* type_entry = std::find_if(std::begin(types), std::end(types),
+                                            [element](const auto& entry) { return entry.first == element; });
+      if (type_entry == std::end(types)) throw Error(tensor.name + " is neither a float32 nor an int32 tensor");
+      tensor.type = type_entry->second;
       const std::vector<std::int64_t> all = sizes(shape);
       for (std::size_t axis = 1; axis < all.size(); ++axis) {
         if (all[axis] < 1) throw Error(tensor.name + " has an axis without a fixed size");
         tensor.columns *= static_cast<std::size_t>(all[axis]);
+        tensor.shape.push_back(all[axis]);
       }
       to.push_back(tensor);
     }

@@ -14,7 +14,7 @@
 namespace trackkeras {
 
 #ifdef GENERATED_HEADER
-/// The generated header as a TrackModel; `with_jacobian` adds an output of that name.
+/// The generated header as a TrackModel; its second signature has the Jacobian too.
 class GeneratedModel final : public TrackModel {
  public:
   explicit GeneratedModel(bool with_jacobian) : with_jacobian_(with_jacobian) {
@@ -22,23 +22,27 @@ class GeneratedModel final : public TrackModel {
     for (const auto& tensor : GENERATED::outputs) outputs_.push_back({tensor.name, std::size_t(tensor.columns)});
     if (with_jacobian) outputs_.push_back({"jacobian", std::size_t(GENERATED::detail::results * GENERATED::detail::tangents)});
   }
-  void run(const std::vector<const float*>& in, std::size_t rows, const std::vector<float*>& out) const override {
+  void run(const std::vector<const void*>& in, std::size_t rows, const std::vector<void*>& out) const override {
     const auto* functions = GENERATED::detail::chosen.load(std::memory_order_relaxed);
+    std::vector<const float*> numbers;
+    for (const void* column : in) numbers.push_back(static_cast<const float*>(column));
+    auto* result = static_cast<float*>(out[0]);
     if (with_jacobian_)
-      functions->many_with_jacobian(in.data(), out[0], out[1], rows);
+      functions->many_with_jacobian(numbers.data(), result, static_cast<float*>(out[1]), rows);
     else
-      functions->many(in.data(), out[0], rows);
+      functions->many(numbers.data(), result, rows);
   }
 
  private:
   bool with_jacobian_;
 };
 
-/// `name`: best, portable, avx2 or avx512, with `+jacobian` behind it for the derivatives.
-inline std::unique_ptr<TrackModel> open_generated(std::string name) {
-  const std::string suffix = "+jacobian";
-  const bool with_jacobian = name.size() > suffix.size() && name.substr(name.size() - suffix.size()) == suffix;
-  if (with_jacobian) name.resize(name.size() - suffix.size());
+/// `name`: best, portable, avx2 or avx512.
+inline std::unique_ptr<TrackModel> open_generated(const std::string& name, const std::string& signature) {
+  const bool with_jacobian = signature == GENERATED::signatures[1];
+  if (!with_jacobian && signature != GENERATED::signatures[0])
+    throw Error("the header has no signature '" + signature + "'; it has: " + GENERATED::signatures[0] + ", " +
+                GENERATED::signatures[1]);
   if (!GENERATED::intact()) throw Error("the header's numbers are not those that were exported");
   using Set = GENERATED::InstructionSet;
   const std::pair<const char*, Set> sets[] = {
@@ -57,7 +61,7 @@ inline std::unique_ptr<TrackModel> open_model(const std::string& kind, const std
   if (kind == "onnx") return open_onnx(model, options);
   if (kind == "saved_model") return open_saved_model(model, options);
 #ifdef GENERATED_HEADER
-  if (kind == "generated") return open_generated(model);
+  if (kind == "generated") return open_generated(model, options.signature);
 #endif
   throw Error("no engine '" + kind + "' in this program; there are: onnx, saved_model"
 #ifdef GENERATED_HEADER
@@ -66,29 +70,37 @@ inline std::unique_ptr<TrackModel> open_model(const std::string& kind, const std
   );
 }
 
-/// Read raw float32 numbers, little-endian, as NumPy's `tofile` writes them.
-inline std::vector<float> read_numbers(const std::string& path) {
+/// The raw numbers of a tensor, little-endian, as NumPy's `tofile` writes them: of either type four bytes each.
+using Numbers = std::vector<std::uint32_t>;
+
+/// FOLDER/NAME.f32 or FOLDER/NAME.i32, after the tensor's type.
+inline std::string file_of(const TensorInfo& tensor, const std::string& folder) {
+  return folder + "/" + tensor.name + (tensor.type == Type::float32 ? ".f32" : ".i32");
+}
+
+inline Numbers read_numbers(const std::string& path) {
   std::ifstream file(path, std::ios::binary | std::ios::ate);
   if (!file) throw Error("cannot read " + path);
-  std::vector<float> numbers(static_cast<std::size_t>(file.tellg()) / sizeof(float));
-  file.seekg(0).read(reinterpret_cast<char*>(numbers.data()), static_cast<std::streamsize>(numbers.size() * sizeof(float)));
+  Numbers numbers(static_cast<std::size_t>(file.tellg()) / number_bytes);
+  file.seekg(0).read(reinterpret_cast<char*>(numbers.data()), static_cast<std::streamsize>(numbers.size() * number_bytes));
   return numbers;
 }
 
-inline void write_numbers(const std::string& path, const std::vector<float>& numbers) {
+inline void write_numbers(const std::string& path, const Numbers& numbers) {
   std::ofstream file(path, std::ios::binary);
-  file.write(reinterpret_cast<const char*>(numbers.data()), static_cast<std::streamsize>(numbers.size() * sizeof(float)));
+  file.write(reinterpret_cast<const char*>(numbers.data()), static_cast<std::streamsize>(numbers.size() * number_bytes));
   if (!file.flush()) throw Error("cannot write " + path);
 }
 
-/// Read one column set per input from FOLDER/NAME.f32.
-inline std::vector<std::vector<float>> read_inputs(const TrackModel& model, const std::string& folder, std::size_t& rows) {
-  std::vector<std::vector<float>> columns;
+/// Read one column set per input.
+inline std::vector<Numbers> read_inputs(const TrackModel& model, const std::string& folder, std::size_t& rows) {
+  std::vector<Numbers> columns;
   for (const auto& tensor : model.inputs()) {
-    columns.push_back(read_numbers(folder + "/" + tensor.name + ".f32"));
+    const std::string path = file_of(tensor, folder);
+    columns.push_back(read_numbers(path));
     const std::size_t found = columns.back().size() / tensor.columns;
     if (found * tensor.columns != columns.back().size() || (columns.size() > 1 && found != rows))
-      throw Error(tensor.name + ".f32 does not hold the same number of rows as the other inputs");
+      throw Error(path.substr(folder.size() + 1) + " does not hold the same number of rows as the other inputs");
     rows = found;
   }
   return columns;

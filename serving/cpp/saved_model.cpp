@@ -11,7 +11,8 @@
 namespace trackkeras {
 namespace {
 
-constexpr int float_type = 1;
+/// Numbers of tensorflow.DataType.
+constexpr int type_number(Type type) { return type == Type::float32 ? 1 : 3; }
 
 // Objects of the C API: opaque, but for two that callers fill in.
 struct Status;
@@ -136,11 +137,11 @@ std::string_view field(std::string_view message, int number) {
 /// An entry of a signature: `graph_name` is `operation:index`.
 struct Entry {
   std::string graph_name;
-  std::size_t columns = 1;
+  TensorInfo tensor;
 };
 
 Entry read_entry(const std::string& name, std::string_view info) {
-  Entry entry;
+  Entry entry{{}, {name, 1}};
   std::uint64_t type = 0;
   std::vector<std::int64_t> shape;
   for (Fields fields(info); fields.next();) {
@@ -157,10 +158,15 @@ Entry read_entry(const std::string& name, std::string_view info) {
       }
     }
   }
-  if (type != float_type) throw Error(name + " is no float32 tensor");
+  for (const Type known : {Type::float32, Type::int32}) {
+    if (type == static_cast<std::uint64_t>(type_number(known))) entry.tensor.type = known;
+  }
+  if (type != static_cast<std::uint64_t>(type_number(entry.tensor.type)))
+    throw Error(name + " is neither a float32 nor an int32 tensor");
   for (std::size_t axis = 1; axis < shape.size(); ++axis) {
     if (shape[axis] < 1) throw Error(name + " has an axis without a fixed size");
-    entry.columns *= static_cast<std::size_t>(shape[axis]);
+    entry.tensor.columns *= static_cast<std::size_t>(shape[axis]);
+    entry.tensor.shape.push_back(shape[axis]);
   }
   return entry;
 }
@@ -192,16 +198,16 @@ class SavedModel final : public TrackModel {
   }
   ~SavedModel() override { close(); }
 
-  void run(const std::vector<const float*>& in, std::size_t rows,
-           const std::vector<float*>& out) const override {
+  void run(const std::vector<const void*>& in, std::size_t rows,
+           const std::vector<void*>& out) const override {
     if (in.size() != inputs_.size() || out.size() != outputs_.size())
       throw Error("run needs one array per input and output");
     if (rows == 0) return;
     Tensors feeds(api_), results(api_);
     for (std::size_t i = 0; i < in.size(); ++i) {
-      std::vector<std::int64_t> shape = {static_cast<std::int64_t>(rows), static_cast<std::int64_t>(inputs_[i].columns)};
-      const std::size_t bytes = rows * inputs_[i].columns * sizeof(float);
-      feeds.all.push_back(api_.allocate_tensor(float_type, shape.data(), 2, bytes));
+      const std::vector<std::int64_t> shape = inputs_[i].shape_of(rows);
+      const std::size_t bytes = rows * inputs_[i].columns * number_bytes;
+      feeds.all.push_back(api_.allocate_tensor(type_number(inputs_[i].type), shape.data(), static_cast<int>(shape.size()), bytes));
       std::memcpy(api_.tensor_data(feeds.all.back()), in[i], bytes);
     }
     results.all.assign(out.size(), nullptr);
@@ -211,8 +217,8 @@ class SavedModel final : public TrackModel {
                      status.object);
     status.check();
     for (std::size_t i = 0; i < out.size(); ++i) {
-      const std::size_t bytes = rows * outputs_[i].columns * sizeof(float);
-      if (api_.tensor_type(results.all[i]) != float_type || api_.tensor_bytes(results.all[i]) != bytes)
+      const std::size_t bytes = rows * outputs_[i].columns * number_bytes;
+      if (api_.tensor_type(results.all[i]) != type_number(outputs_[i].type) || api_.tensor_bytes(results.all[i]) != bytes)
         throw Error("output " + outputs_[i].name + " has an unexpected type or number of values");
       std::memcpy(out[i], api_.tensor_data(results.all[i]), bytes);
     }
@@ -282,7 +288,7 @@ class SavedModel final : public TrackModel {
       Operation* operation = api_.operation_by_name(graph_, entry.graph_name.substr(0, colon).c_str());
       if (!operation) throw Error("the graph has no operation " + entry.graph_name);
       places.push_back({operation, colon == std::string::npos ? 0 : std::stoi(entry.graph_name.substr(colon + 1))});
-      to.push_back({name, entry.columns});
+      to.push_back(entry.tensor);
     }
   }
 

@@ -1,4 +1,4 @@
-// One class over several engines: named inputs and outputs in physical units, float32, one row per track.
+// One class over several engines: named inputs and outputs in physical units, one row per track or event.
 #pragma once
 
 #include <cstddef>
@@ -15,10 +15,23 @@ struct Error : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-/// An input or output: its name in the signature, and how many numbers a row has.
+/// Type of the numbers of a tensor: float or std::int32_t, four bytes each.
+enum class Type { float32, int32 };
+constexpr std::size_t number_bytes = 4;
+
+/// An input or output: its name in the signature, how many numbers a row has, their type, and the shape of a row.
 struct TensorInfo {
   std::string name;
   std::size_t columns;
+  Type type = Type::float32;
+  std::vector<std::int64_t> shape = {};
+
+  /// Shape of so many rows.
+  std::vector<std::int64_t> shape_of(std::size_t rows) const {
+    std::vector<std::int64_t> all = {static_cast<std::int64_t>(rows)};
+    all.insert(all.end(), shape.begin(), shape.end());
+    return all;
+  }
 };
 
 /// A loaded network. `run` may be called from several threads at once.
@@ -30,9 +43,10 @@ class TrackModel {
   const std::vector<TensorInfo>& inputs() const { return inputs_; }
   const std::vector<TensorInfo>& outputs() const { return outputs_; }
 
-  /// Run `rows` rows: one array of rows x columns per input and output, in the order of `inputs`, `outputs`.
-  virtual void run(const std::vector<const float*>& in, std::size_t rows,
-                   const std::vector<float*>& out) const = 0;
+  /// Run `rows` rows: one array of rows x columns per input and output, in the order of `inputs`, `outputs`;
+  /// an array holds numbers of its tensor's type.
+  virtual void run(const std::vector<const void*>& in, std::size_t rows,
+                   const std::vector<void*>& out) const = 0;
 
  protected:
   std::vector<TensorInfo> inputs_, outputs_;
@@ -40,7 +54,7 @@ class TrackModel {
 
 struct EngineOptions {
   std::string library;                        ///< Path of the engine's shared library.
-  std::string signature = "serving_default";  ///< Signature of a SavedModel.
+  std::string signature = "serving_default";  ///< An ONNX file holds one; not for it.
   int threads = 1;
 };
 

@@ -83,6 +83,10 @@ BAD_INPUT = {
     "report nowhere": "nowhere",
     "compare nowhere": "nowhere",
     "export nowhere": "nowhere is not a run folder",
+    "export": "name one run folder, or --best FOLDER with --by METRIC",
+    "export runs --best runs --by pos_95_mm": "name one run folder",
+    "export --best runs": "name one run folder",
+    "export --best nowhere --by pos_95_mm": "no such folder of runs: nowhere",
     "inspect nowhere": "no such folder: nowhere",
     "verify nowhere": "nowhere",
     "dump nowhere --out x.npz": "no such folder: nowhere",
@@ -195,24 +199,41 @@ def test_evaluate_export_query(trained_run: Path, tmp_path: Path, capsys: pytest
     assert "test: 500 rows" in out
     assert (tmp_path / "comparison.html").is_file()
     bundles = tmp_path / "bundles"
-    for version in (1, 2):
-        code, out, err = run(capsys, "export", folder, "--out", bundles)
+    best = ("--best", folder.parent, "--by", "pos_95_mm", "--json")
+    for version, what in ((1, (folder,)), (2, best)):
+        code, out, err = run(capsys, "export", *what, "--out", bundles)
         assert code == 0, err
         assert (bundles / "mlp_tiny-mine" / str(version) / "saved_model.pb").is_file()
+    assert "the smallest of 2 evaluated runs (next: twin" in err
+    assert json.loads(out)["choice"]["metric"] == "pos_95_mm"
+    assert json.loads(out)["parity"]["state_and_jacobian"]["onnx"]["excess"] <= 1
     assert "base_path" in run(capsys, "serving-config", bundles)[1]
 
     from serving.bundle import discover
+    from serving.query import connect
     from serving.server import Server
+    from trackkeras.domain import find_task
+    from trackkeras.export import all_endpoints
 
     track = '{"state": [[100, -50, 0.05, -0.02, 1e-4]], "z0": [[2665]], "dz": [[0]]}'
     with Server(discover([bundles]), rest_port=0, grpc_port=0) as server:
         for address in (server.grpc_target, server.rest_url):
+            with connect(address) as client:
+                offered = client.metadata("mlp_tiny-mine").signatures
+            for name, endpoint in all_endpoints(find_task("extrapolation", "mlp")).items():
+                assert set(offered[name].inputs) == {t.name for t in endpoint.signature.inputs}
+                assert set(offered[name].outputs) == {t.name for t in endpoint.signature.outputs}
             ask = ("query", "mlp_tiny-mine", "--address", address)
             code, out, err = run(capsys, *ask, "--inputs", track, "--json")
             assert code == 0, err
             np.testing.assert_allclose(
                 json.loads(out)["final_state"], [[100, -50, 0.05, -0.02, 1e-4]], rtol=1e-6
             )
+            code, out, err = run(
+                capsys, *ask, "--signature", "state_and_jacobian", "--inputs", track, "--json"
+            )
+            assert code == 0, err
+            np.testing.assert_array_equal(json.loads(out)["jacobian"], [np.eye(5)])
             code, _, err = run(capsys, *ask, "--inputs", '{"state": [[1, 2]]}')
             assert code == 2
             assert "missing input" in err

@@ -28,7 +28,8 @@ pytestmark = pytest.mark.skipif(native.find_compiler() is None, reason="there is
 
 TASK = find_task("extrapolation", "mlp")
 SIGNATURE = TASK.signature()
-JACOBIAN = type("Jacobian", (), {"name": "jacobian", "shape": (5, 5)})()
+JACOBIAN = "state_and_jacobian"
+SIGNATURES = {name: endpoint.signature for name, endpoint in exporter.all_endpoints(TASK).items()}
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +101,7 @@ def test_batches_of_any_size_agree(program: native.Program, rows: Rows) -> None:
         whole = program.apply("generated", name, few, SIGNATURE.inputs, SIGNATURE.outputs, batch=203)
         for batch in (1, 5, 31, 33):
             parts = program.apply("generated", name, few, SIGNATURE.inputs, SIGNATURE.outputs, batch=batch)
-            result = exporter.compare(TASK, few, whole, parts)
+            result = exporter.compare(TASK.parity(), few, whole, parts)
             assert result.excess <= 1, (name, batch)
 
 
@@ -116,10 +117,10 @@ def test_the_jacobian_is_the_derivative_of_the_keras_model(
     scale = np.abs(expected).max(axis=0) + 1e-6
     for name in instruction_sets(program, rows):
         for batch in (1, 515):
-            outputs = (*SIGNATURE.outputs, JACOBIAN)
-            got = program.apply("generated", f"{name}+jacobian", few, SIGNATURE.inputs, outputs, batch=batch)
+            outputs = SIGNATURES[JACOBIAN].outputs
+            got = program.apply("generated", name, few, SIGNATURE.inputs, outputs, JACOBIAN, batch)
             assert (np.abs(got["jacobian"] - expected) <= 1e-5 * scale).all(), (name, batch)
-            result = exporter.compare(TASK, few, {"final_state": final_state.numpy()}, got)
+            result = exporter.compare(TASK.parity(), few, {"final_state": final_state.numpy()}, got)
             assert result.excess <= 1
 
 
@@ -161,25 +162,49 @@ def test_every_form_and_activation(options: list[str], rows: Rows, tmp_path: Pat
     header = tmp_path / "network.hpp"
     cpp_export.write_header(model, TASK, header, "test")
     got = cpp_export.run_header(header, few, SIGNATURE)
-    assert exporter.compare(TASK, few, predict(model, few, TASK), got).excess <= 1
+    assert exporter.compare(TASK.parity(), few, predict(model, few, TASK), got).excess <= 1
 
 
+@pytest.mark.parametrize("name", SIGNATURES)
 def test_names_are_the_same_everywhere(
-    program: native.Program, bundle: Path, rows: Rows, tmp_path: Path
+    program: native.Program, bundle: Path, rows: Rows, tmp_path: Path, name: str
 ) -> None:
     from serving.bundle import read_bundle
+    from serving.runtime import load
 
+    signature = SIGNATURES[name]
+    sides = {"inputs": signature.inputs, "outputs": signature.outputs}
     declared = {
-        "inputs": {tensor.name: int(np.prod(tensor.shape)) for tensor in SIGNATURE.inputs},
-        "outputs": {tensor.name: int(np.prod(tensor.shape)) for tensor in SIGNATURE.outputs},
+        side: {tensor.name: int(np.prod(tensor.shape)) for tensor in tensors}
+        for side, tensors in sides.items()
     }
-    for name, column in rows.items():
-        column[:2].tofile(tmp_path / f"{name}.f32")
-    for kind, path in (("onnx", bundle / "model.onnx"), ("saved_model", bundle), ("generated", "best")):
-        (said,) = program.run(kind, path, tmp_path, *native.engine_options(kind))
+    for key, column in rows.items():
+        native.write_column(tmp_path, key, column[:2])
+    served = read_bundle(bundle)
+    for kind, path in (("onnx", served.onnx_of(name)), ("saved_model", bundle), ("generated", "best")):
+        options = [*native.engine_options(kind), "--signature", name]
+        (said,) = program.run(kind, path, tmp_path, *options)
         assert said == declared, kind
-    served = read_bundle(bundle).signatures["serving_default"]
-    assert (set(served.inputs), set(served.outputs)) == (set(declared["inputs"]), set(declared["outputs"]))
+    for engine in ("onnx", "savedmodel"):
+        found = load(served, engine).signatures[name]
+        assert {side: set(getattr(found, side)) for side in declared} == {
+            side: set(names) for side, names in declared.items()
+        }
+
+
+def test_the_jacobian_is_the_same_in_every_engine(program: native.Program, bundle: Path, rows: Rows) -> None:
+    few = {name: column[:2000] for name, column in rows.items()}
+    endpoint = TASK.endpoints()[JACOBIAN]
+    onnx, *others = (
+        program.apply(kind, path, few, SIGNATURE.inputs, endpoint.signature.outputs, JACOBIAN)
+        for kind, path in (
+            ("onnx", bundle / f"model.{JACOBIAN}.onnx"),
+            ("saved_model", bundle),
+            ("generated", "best"),
+        )
+    )
+    for other in others:
+        assert exporter.compare(endpoint.parity, few, onnx, other).excess <= 1
 
 
 def test_a_saved_model_written_the_wrong_way_is_refused(
@@ -218,6 +243,8 @@ def test_errors_are_one_line(program: native.Program, bundle: Path, rows: Rows, 
         program.run(
             "saved_model", bundle, tmp_path, *native.engine_options("saved_model"), "--signature", "other"
         )
+    with pytest.raises(ServingError, match="no signature 'other'; it has: serving_default, state_and_jaco"):
+        apply("generated", "best", few, SIGNATURE.inputs, SIGNATURE.outputs, "other")
 
 
 def test_a_changed_weight_is_noticed(bundle: Path, rows: Rows, tmp_path: Path) -> None:
@@ -238,7 +265,7 @@ def test_the_gate_refuses_a_wrong_header(
         return {"final_state": rows["state"] + 10}
 
     monkeypatch.setattr(exporter, "run_header", wrong)
-    with pytest.raises(UserError, match=r"cpp differs from Keras .* nothing exported"):
+    with pytest.raises(UserError, match=r"in cpp differs from Keras .* nothing exported"):
         exporter.export(trained_run, tmp_path, cpp=True)
     assert not list(tmp_path.rglob("*.hpp"))
 
@@ -271,5 +298,8 @@ def test_cmake_builds_and_runs_the_example(bundle: Path, tmp_path: Path) -> None
 
 
 def test_parity_is_on_the_card(bundle: Path) -> None:
-    assert json.loads((bundle / "parity.json").read_text())["cpp"]["excess"] <= 1
-    assert "C++ header" in (bundle / "card.md").read_text()
+    parity = json.loads((bundle / "parity.json").read_text())
+    assert {name: entry["cpp"]["excess"] <= 1 for name, entry in parity.items()} == dict.fromkeys(
+        SIGNATURES, True
+    )
+    assert "| cpp |" in (bundle / "card.md").read_text()

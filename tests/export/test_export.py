@@ -28,7 +28,14 @@ def bundle(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_bundle_is_complete(bundle: Path, trained_run: Path) -> None:
     assert bundle.parent.name == "mlp_tiny-small"
     assert bundle.name == "1"
-    for name in ("saved_model.pb", "variables/variables.index", "model.onnx", "parity.json", "card.md"):
+    for name in (
+        "saved_model.pb",
+        "variables/variables.index",
+        "model.onnx",
+        "parity.json",
+        "card.md",
+        "model.state_and_jacobian.onnx",
+    ):
         assert (bundle / name).is_file(), name
     description = json.loads((bundle / "bundle.json").read_text())
     inputs = description["signatures"]["serving_default"]["inputs"]
@@ -38,7 +45,14 @@ def test_bundle_is_complete(bundle: Path, trained_run: Path) -> None:
         "dz": [-1, 1],
     }
     card = (bundle / "card.md").read_text()
-    for text in ("p_min", "Not evaluated", "1e-3 mm", "`final_state`"):
+    for text in (
+        "p_min",
+        "Not evaluated",
+        "1e-3 mm",
+        "`final_state`",
+        "`jacobian`",
+        "automatic differentiation",
+    ):
         assert text in card
     assert not [path for path in bundle.parent.iterdir() if path.name.startswith(".")], "leftovers"
 

@@ -8,6 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from trackkeras.tangents import chain
+
 
 @keras.saving.register_keras_serializable(package="trackkeras")
 class Standardize(keras.layers.Layer):
@@ -52,6 +54,10 @@ class Standardize(keras.layers.Layer):
     def call(self, inputs: Any) -> Any:
         """Return `(inputs - mean) / scale`, same shape as `inputs`."""
         return (inputs - self.mean) * self.inverse_scale
+
+    def push_forward(self, inputs: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
+        """Return output and tangent, see `trackkeras.tangents`."""
+        return self.call(inputs[0]), chain((self.inverse_scale[None], tangents[0]))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Return the input's shape."""

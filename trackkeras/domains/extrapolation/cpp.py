@@ -8,6 +8,7 @@ import numpy as np
 
 from trackkeras.cpp_export import Network, producer, read_stack, signature_columns
 from trackkeras.domain import Signature
+from trackkeras.domains.extrapolation.jacobian import NAME
 from trackkeras.domains.extrapolation.models import FLOOR, NODES, WEIGHTS
 from trackkeras.errors import UserError
 from trackkeras.units import KAPPA
@@ -141,6 +142,7 @@ def mlp_network(model: Any, signature: Signature) -> Network:
         inverse_scale=np.asarray(standardize.inverse_scale, "float32"),
         layers=layers,
         tangents=5,
+        endpoint=NAME,
         finish=text,
     )
 

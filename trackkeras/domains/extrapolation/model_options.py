@@ -22,7 +22,10 @@ class ExtrapolationOptions(ModelOptions):
 
     size: Literal["tiny", "small", "medium", "wide"] = "medium"
     hidden: tuple[int, ...] | None = Field(None, min_length=1, description="Widths; replaces `size`.")
-    activation: Literal["silu", "tanh", "relu"] = "silu"
+    activation: Literal["silu", "tanh", "relu", "gelu"] = Field(
+        "silu",
+        description="gelu is exact: in float64 ONNX Runtime sums a series, 20 times as slow as silu.",
+    )
     precision: Literal["float32", "float64"] = Field(
         "float64",
         description="Arithmetic of the saved network; training is in float32. In float32, engines may differ "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -10,8 +10,10 @@ import numpy as np
 from keras import ops
 
 from trackkeras.domains.extrapolation.model_options import MlpOptions
+from trackkeras.errors import UserError
 from trackkeras.layers.dense import dense_stack
 from trackkeras.layers.standardize import Standardize
+from trackkeras.tangents import chain, join, part
 from trackkeras.units import KAPPA
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(4)
@@ -60,19 +62,56 @@ class BendResidual(keras.layers.Layer):
             `(batch, 5)`, as `state`.
         """
         position, slope, qop = state[:, 0:2], state[:, 2:4], state[:, 4:5]
+        turn, shift = self._bend(z0, dz)
+        turn, shift = qop * turn, qop * shift
+        limit = 1.0 / ops.sqrt(1.0 + ops.square(turn))
+        new_position = position + dz * (slope + shift * limit * heads[:, 0:2])
+        new_slope = slope + turn * limit * heads[:, 2:4]
+        return ops.cast(ops.concatenate([new_position, new_slope, qop], axis=-1), "float32")
+
+    def push_forward(self, inputs: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
+        """Return output and tangent, see `trackkeras.tangents`; z0 and dz are taken as given.
+
+        Raises:
+            UserError: z0 or dz has a tangent.
+        """
+        state, z0, dz, heads = inputs
+        along, along_z0, along_dz, along_heads = tangents
+        if along_z0 is not None or along_dz is not None:
+            raise UserError(f"layer {self.name!r} can be differentiated along state and heads only")
+        turn_per_qop, shift_per_qop = self._bend(z0, dz)
+        qop, along_qop = state[:, 4:5], part(along, 4, 5)
+        turn, shift = qop * turn_per_qop, qop * shift_per_qop
+        limit = 1.0 / ops.sqrt(1.0 + ops.square(turn))
+        # With l = 1 / sqrt(1 + t^2): d(t l) = l^3 dt, and s / t does not depend on q/p.
+        cube = limit * limit * limit
+        position = chain(
+            (1.0, part(along, 0, 2)),
+            (dz, part(along, 2, 4)),
+            (dz * shift * limit, part(along_heads, 0, 2)),
+            (dz * shift_per_qop * cube * heads[:, 0:2], along_qop),
+        )
+        slope = chain(
+            (1.0, part(along, 2, 4)),
+            (turn * limit, part(along_heads, 2, 4)),
+            (turn_per_qop * cube * heads[:, 2:4], along_qop),
+        )
+        values = (state[:, 0:2], state[:, 2:4], qop)
+        return self.call(state, z0, dz, heads), join(values, (position, slope, along_qop))
+
+    def _bend(self, z0: Any, dz: Any) -> tuple[Any, Any]:
+        """Return t and s for q/p = 1/MeV, `(batch, 1)` each."""
         nodes, weights, levers = (
             ops.convert_to_tensor(numbers, dtype=self.compute_dtype)
             for numbers in (NODES, WEIGHTS, WEIGHTS * (1.0 - NODES))
         )
         distance = (z0 + dz * nodes - self.centre) / self.width
         field = ops.exp(-0.5 * ops.square(distance)) + FLOOR
-        kick = KAPPA * qop * dz
-        turn = kick * ops.sum(field * weights, axis=-1, keepdims=True)
-        shift = kick * ops.sum(field * levers, axis=-1, keepdims=True)
-        limit = 1.0 / ops.sqrt(1.0 + ops.square(turn))
-        new_position = position + dz * (slope + shift * limit * heads[:, 0:2])
-        new_slope = slope + turn * limit * heads[:, 2:4]
-        return ops.cast(ops.concatenate([new_position, new_slope, qop], axis=-1), "float32")
+        kick = KAPPA * dz
+        return (
+            kick * ops.sum(field * weights, axis=-1, keepdims=True),
+            kick * ops.sum(field * levers, axis=-1, keepdims=True),
+        )
 
     def get_config(self) -> Mapping[str, Any]:
         """Return the arguments of the constructor."""
@@ -96,6 +135,13 @@ class AbsoluteState(keras.layers.Layer):
         """Return `(batch, 5)` from `state` `(batch, 5)` and `heads` `(batch, 4)`."""
         scale, mean = (ops.convert_to_tensor(x, dtype=self.compute_dtype) for x in (self.scale, self.mean))
         return ops.cast(ops.concatenate([heads * scale + mean, state[:, 4:5]], axis=-1), "float32")
+
+    def push_forward(self, inputs: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
+        """Return output and tangent, see `trackkeras.tangents`."""
+        (state, heads), (along, along_heads) = inputs, tangents
+        scale = ops.convert_to_tensor([self.scale], dtype=self.compute_dtype)
+        components = join((heads, state[:, 4:5]), (chain((scale, along_heads)), part(along, 4, 5)))
+        return self.call(state, heads), components
 
     def get_config(self) -> Mapping[str, Any]:
         """Return the arguments of the constructor."""

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from trackkeras.config import Run
-from trackkeras.domain import Axis, Baseline, Metric, Parity, Rows, Sample, Signature, Task, Tensor
+from trackkeras.domain import Axis, Baseline, Endpoint, Metric, Parity, Rows, Sample, Signature, Task, Tensor
+from trackkeras.domains.extrapolation import jacobian
 from trackkeras.domains.extrapolation.model_options import ExtrapolationOptions
 from trackkeras.units import GEV
 
@@ -117,6 +118,10 @@ class ExtrapolationTask(Task):
         return Parity(
             "|difference| <= 1e-3 mm + 1e-5 |final - straight line| (slopes: the same over 1 m)", _excess
         )
+
+    def endpoints(self) -> Mapping[str, Endpoint]:
+        """Return the one that gives the transport Jacobian with the state."""
+        return {jacobian.NAME: jacobian.endpoint(self.signature(), self.parity())}
 
 
 def _excess(rows: Rows, reference: Rows, other: Rows) -> Any:
