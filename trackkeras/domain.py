@@ -203,6 +203,22 @@ class Task(abc.ABC):
     def split_batch(self, run: Run, batch: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
         """Turn one batch of record columns into `(inputs, truth)` for `fit`; called inside `tf.data`."""
 
+    def check_data(self, run: Run, dataset_config: Mapping[str, Any]) -> None:
+        """Refuse to train on data that the preset contradicts.
+
+        Args:
+            run: The resolved configuration.
+            dataset_config: The generator's options from the manifest.
+
+        Raises:
+            UserError: They do not go together.
+        """
+        return
+
+    def history(self, logs: Mapping[str, float]) -> dict[str, Any]:
+        """Return the losses and metrics of an epoch as `history.json` shows them."""
+        return dict(logs)
+
     def inputs(self, rows: Rows) -> Rows:
         """Return the network's inputs for some rows; the columns of their names unless told otherwise."""
         return {tensor.name: rows[tensor.name].astype(tensor.dtype) for tensor in self.signature().inputs}

@@ -63,6 +63,7 @@ def train(
     """
     task = task_of(run)
     source = open_dataset(data, run)
+    task.check_data(run, source.manifest.config)
     folder = RunFolder(path)
     state = _prepare_folder(folder, run, source, resume=resume, overwrite=overwrite)
     if state["finished"]:
@@ -283,8 +284,8 @@ class EpochRecorder(keras.callbacks.Callback):
             save_model(self.deployed, self.folder.best)
         if raw is not None:
             self._put_back(raw)
-        self.records["train"].append({"epoch": epoch + 1, **train, "lr": learning_rate})
-        self.records["val"].append({"epoch": epoch + 1, **val})
+        self.records["train"].append({"epoch": epoch + 1, **self.task.history(train), "lr": learning_rate})
+        self.records["val"].append({"epoch": epoch + 1, **self.task.history(val)})
         self._advance(epoch + 1, val["loss"], improved)
 
     def _advance(self, epochs: int, val_loss: float, improved: bool) -> None:

@@ -19,13 +19,37 @@ TYPICAL_FIELD = 0.5
 """Field [T] that sets the scale of a typical bend; about half the peak of the LHCb dipole."""
 
 
+def bend_scale(qop: Any, dz: Any, floor_mm: float) -> Any:
+    """Return what errors of x, y [mm], tx and ty are measured in.
+
+    `floor + bend`, with `bend = KAPPA |q/p| dz**2 * 0.5 T / 2` for positions and its slope counterpart.
+
+    Args:
+        qop: `(..., 1)` [1/MeV].
+        dz: `(..., 1)` [mm].
+        floor_mm: Position error [mm] below which nothing is gained; slopes use `floor_mm` over 5 m.
+
+    Returns:
+        `(..., 4)`.
+    """
+    dz = ops.abs(dz)
+    kick = KAPPA * TYPICAL_FIELD * ops.abs(qop) * dz
+    position, slope = floor_mm + 0.5 * kick * dz, floor_mm / 5000.0 + kick
+    return ops.concatenate([position, position, slope, slope], axis=-1)
+
+
+def pseudo_huber(relative: Any, delta: float) -> Any:
+    """Return the mean pseudo-Huber loss over the last axis, quadratic below `delta` and linear above."""
+    return ops.mean(ops.sqrt(1.0 + ops.square(relative / delta)) - 1.0, axis=-1)
+
+
 @keras.saving.register_keras_serializable(package="trackkeras")
 class BendLoss(keras.losses.Loss):
     """Pseudo-Huber loss of the error relative to the size of the bend.
 
     Squared errors in mm would train on the few lowest momenta alone: the bend spans five orders of magnitude.
-    Each error is divided by `floor + bend`, with `bend = KAPPA |q/p| dz**2 * 0.5 T / 2` for positions and its
-    slope counterpart, so that every momentum counts; beyond `delta` the loss grows linearly.
+    Each error is divided by `bend_scale`, so that every momentum counts; beyond `delta` the loss grows
+    linearly.
 
     Args:
         floor_mm: Position error [mm] below which nothing is gained; slopes use `floor_mm` over 5 m.
@@ -40,12 +64,8 @@ class BendLoss(keras.losses.Loss):
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Return `(batch,)` losses of `y_true` `(batch, 6)` and `y_pred` `(batch, 5)`."""
-        dz = ops.abs(y_true[:, 5:6])
-        kick = KAPPA * TYPICAL_FIELD * ops.abs(y_true[:, 4:5]) * dz
-        position = (y_pred[:, 0:2] - y_true[:, 0:2]) / (self.floor_mm + 0.5 * kick * dz)
-        slope = (y_pred[:, 2:4] - y_true[:, 2:4]) / (self.floor_mm / 5000.0 + kick)
-        relative = ops.concatenate([position, slope], axis=-1) / self.delta
-        return ops.mean(ops.sqrt(1.0 + ops.square(relative)) - 1.0, axis=-1)
+        scale = bend_scale(y_true[:, 4:5], y_true[:, 5:6], self.floor_mm)
+        return pseudo_huber((y_pred[:, :4] - y_true[:, :4]) / scale, self.delta)
 
     def get_config(self) -> Mapping[str, Any]:
         """Return the arguments of the constructor."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from trackkeras.config import ModelOptions
 
@@ -42,7 +42,14 @@ class ExtrapolationOptions(ModelOptions):
         return self.hidden or SIZES[self.size]
 
 
-class MlpOptions(ExtrapolationOptions):
+class MagnetOptions(ExtrapolationOptions):
+    """Where the magnet is, for networks that scale their outputs by the size of the bend."""
+
+    magnet_centre: float = Field(5000.0, description="Centre of the magnet [mm], for the size of the bend.")
+    magnet_width: float = Field(1700.0, gt=0, description="Gaussian width of its field in z [mm].")
+
+
+class MlpOptions(MagnetOptions):
     """A dense network."""
 
     kind: Literal["mlp"] = "mlp"
@@ -51,5 +58,50 @@ class MlpOptions(ExtrapolationOptions):
         description="residual: straight line + bend-scaled output, 7 inputs. absolute: final state "
         "itself from 6 inputs without z0.",
     )
-    magnet_centre: float = Field(5000.0, description="Centre of the magnet [mm], for the size of the bend.")
-    magnet_width: float = Field(1700.0, gt=0, description="Gaussian width of its field in z [mm].")
+
+
+class PhysicsOptions(MagnetOptions):
+    """The three losses of a network that knows the equation of motion, and its collocation points."""
+
+    lambda_data: float = Field(1.0, ge=0, description="Weight of the loss at the final plane.")
+    lambda_pde: float = Field(1.0, ge=0, description="Weight of the Lorentz equation along the path.")
+    lambda_ic: float = Field(1.0, ge=0, description="Weight of the initial condition.")
+    n_collocation: int = Field(10, ge=1, description="Points per track at which the equation is asked for.")
+    collocation: Literal["random", "equidistant"] = Field(
+        "random", description="random: drawn anew in each step, one in each of `n_collocation` equal parts."
+    )
+    field: dict[str, Any] = Field(
+        default={"name": "lhcb", "polarity": 1},
+        description="Name and options for make_field; must be the field of the data.",
+    )
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> PhysicsOptions:
+        if self.lambda_data == self.lambda_pde == 0:
+            raise ValueError("lambda_data and lambda_pde cannot both be 0: nothing would be learnt")
+        return self
+
+
+class PinnOptions(PhysicsOptions):
+    """A trajectory as a function of the fraction of the path, whose derivative obeys the Lorentz force."""
+
+    kind: Literal["pinn"] = "pinn"
+    initial: Literal["exact", "learned"] = Field(
+        "exact",
+        description="exact: the trajectory starts at the given state by construction. learned: it is drawn "
+        "there by ic_loss.",
+    )
+
+
+class RkPinnOptions(PhysicsOptions):
+    """A shared backbone with a head for each of four stages."""
+
+    kind: Literal["rk_pinn"] = "rk_pinn"
+    n_collocation: int = Field(
+        1, ge=1, description="Shortened paths per track at whose four stages the equation is asked for."
+    )
+    combine: Literal["states", "slopes"] = Field(
+        "states",
+        description="states: learnable combination of the bends up to four planes. slopes: the stages and "
+        "the sum of the classical Runge-Kutta method.",
+    )

@@ -24,21 +24,17 @@ FLOOR = 0.03
 """Share of the peak field that is assumed everywhere, so that no track is taken for a straight line."""
 
 
-@keras.saving.register_keras_serializable(package="trackkeras")
-class BendResidual(keras.layers.Layer):
-    """Straight line plus a bend whose size is estimated: exact at dz = 0 and at q = 0.
+class BendSize(keras.layers.Layer):
+    """An estimate of how far the magnet bends a track.
 
     With a bell-shaped field `b(z)` of 1 T at its peak, integrated along z by four Gauss-Legendre nodes,
 
         t = KAPPA q/p * integral of b(z) dz                s = KAPPA q/p * integral of b(z) (z1 - z) / dz dz
 
     are the slope that the magnet adds and its effect on the position. Both are divided by `sqrt(1 + t**2)`,
-    since no slope grows beyond about 1. The network gives four numbers `h` of order one; then
-
-        x1 = x0 + dz * (tx0 + s * h_x)                     tx1 = tx0 + t * h_tx             (y alike)
-
-    and q/p passes unchanged. The scale needs no labels, and it keeps the rounding of `h` far below the size
-    of the bend: outside the magnet, where there is next to none, as well as at low momentum.
+    since no slope grows beyond about 1. The scale needs no labels, and it keeps the rounding of a network's
+    output far below the size of the bend: outside the magnet, where there is next to none, as well as at low
+    momentum.
 
     Args:
         centre: Centre of the magnet [mm].
@@ -48,6 +44,50 @@ class BendResidual(keras.layers.Layer):
     def __init__(self, centre: float, width: float, **kwargs: Any) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})
         self.centre, self.width = float(centre), float(width)
+
+    def sizes(self, qop: Any, z0: Any, dz: Any) -> tuple[Any, Any]:
+        """Return `s / sqrt(1 + t**2)` and `t / sqrt(1 + t**2)`, the size of the bend.
+
+        Args:
+            qop: `(batch, 1)` [1/MeV].
+            z0: `(batch, 1)` [mm].
+            dz: `(batch, 1)` [mm].
+
+        Returns:
+            Two tensors `(batch, 1)`, zero where `qop` or `dz` is.
+        """
+        mean, lever = self.mean_field(z0, dz)
+        kick = KAPPA * qop * dz
+        turn = kick * mean
+        shift = kick * lever
+        limit = 1.0 / ops.sqrt(1.0 + ops.square(turn))
+        return shift * limit, turn * limit
+
+    def mean_field(self, z0: Any, dz: Any) -> tuple[Any, Any]:
+        """Return the mean of `b(z)` and of `b(z) (z1 - z) / dz` over the path, two tensors `(batch, 1)`."""
+        nodes, weights, levers = (
+            ops.convert_to_tensor(numbers, dtype=self.compute_dtype)
+            for numbers in (NODES, WEIGHTS, WEIGHTS * (1.0 - NODES))
+        )
+        distance = (z0 + dz * nodes - self.centre) / self.width
+        field = ops.exp(-0.5 * ops.square(distance)) + FLOOR
+        return tuple(ops.sum(field * numbers, axis=-1, keepdims=True) for numbers in (weights, levers))
+
+    def get_config(self) -> Mapping[str, Any]:
+        """Return the arguments of the constructor."""
+        return {**super().get_config(), "centre": self.centre, "width": self.width}
+
+
+@keras.saving.register_keras_serializable(package="trackkeras")
+class BendResidual(BendSize):
+    """Straight line plus a bend whose size is estimated: exact at dz = 0 and at q = 0.
+
+    With the divided `s` and `t` of `BendSize`, and four numbers `h` of order one from the network,
+
+        x1 = x0 + dz * (tx0 + s * h_x)                     tx1 = tx0 + t * h_tx             (y alike)
+
+    and q/p passes unchanged.
+    """
 
     def call(self, state: Any, z0: Any, dz: Any, heads: Any) -> Any:
         """Return the final state.
@@ -62,11 +102,9 @@ class BendResidual(keras.layers.Layer):
             `(batch, 5)`, as `state`.
         """
         position, slope, qop = state[:, 0:2], state[:, 2:4], state[:, 4:5]
-        turn, shift = self._bend(z0, dz)
-        turn, shift = qop * turn, qop * shift
-        limit = 1.0 / ops.sqrt(1.0 + ops.square(turn))
-        new_position = position + dz * (slope + shift * limit * heads[:, 0:2])
-        new_slope = slope + turn * limit * heads[:, 2:4]
+        shift, turn = self.sizes(qop, z0, dz)
+        new_position = position + dz * (slope + shift * heads[:, 0:2])
+        new_slope = slope + turn * heads[:, 2:4]
         return ops.cast(ops.concatenate([new_position, new_slope, qop], axis=-1), "float32")
 
     def push_forward(self, inputs: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
@@ -79,7 +117,8 @@ class BendResidual(keras.layers.Layer):
         along, along_z0, along_dz, along_heads = tangents
         if along_z0 is not None or along_dz is not None:
             raise UserError(f"layer {self.name!r} can be differentiated along state and heads only")
-        turn_per_qop, shift_per_qop = self._bend(z0, dz)
+        mean, lever = self.mean_field(z0, dz)
+        turn_per_qop, shift_per_qop = KAPPA * dz * mean, KAPPA * dz * lever
         qop, along_qop = state[:, 4:5], part(along, 4, 5)
         turn, shift = qop * turn_per_qop, qop * shift_per_qop
         limit = 1.0 / ops.sqrt(1.0 + ops.square(turn))
@@ -98,24 +137,6 @@ class BendResidual(keras.layers.Layer):
         )
         values = (state[:, 0:2], state[:, 2:4], qop)
         return self.call(state, z0, dz, heads), join(values, (position, slope, along_qop))
-
-    def _bend(self, z0: Any, dz: Any) -> tuple[Any, Any]:
-        """Return t and s for q/p = 1/MeV, `(batch, 1)` each."""
-        nodes, weights, levers = (
-            ops.convert_to_tensor(numbers, dtype=self.compute_dtype)
-            for numbers in (NODES, WEIGHTS, WEIGHTS * (1.0 - NODES))
-        )
-        distance = (z0 + dz * nodes - self.centre) / self.width
-        field = ops.exp(-0.5 * ops.square(distance)) + FLOOR
-        kick = KAPPA * dz
-        return (
-            kick * ops.sum(field * weights, axis=-1, keepdims=True),
-            kick * ops.sum(field * levers, axis=-1, keepdims=True),
-        )
-
-    def get_config(self) -> Mapping[str, Any]:
-        """Return the arguments of the constructor."""
-        return {**super().get_config(), "centre": self.centre, "width": self.width}
 
 
 @keras.saving.register_keras_serializable(package="trackkeras")
@@ -170,7 +191,7 @@ def build_mlp(
     inputs = {"state": state, "z0": z0, "dz": dz}
     edge = precision or "float32"
     features = keras.layers.Concatenate(dtype=edge, name="features")([inputs[name] for name in columns])
-    mean, scale = _normalization(statistics, columns)
+    mean, scale = normalization(statistics, columns)
     hidden = Standardize(mean, scale, dtype=edge, name="standardize")(features)
     hidden = dense_stack(hidden, options.widths, options.activation, dtype=precision)
     if options.form == "residual":
@@ -180,14 +201,13 @@ def build_mlp(
         final_state = bend(state, z0, dz, heads)
     else:
         heads = keras.layers.Dense(4, dtype=edge, name="heads")(hidden)
-        mean, scale = _normalization(statistics, ("final_state",))
+        mean, scale = normalization(statistics, ("final_state",))
         final_state = AbsoluteState(mean[:4], scale[:4], dtype=edge, name="final_state")(state, heads)
     return keras.Model(inputs, {"final_state": final_state}, name="mlp")
 
 
-def _normalization(
-    statistics: Mapping[str, Any], columns: tuple[str, ...]
-) -> tuple[list[float], list[float]]:
+def normalization(statistics: Mapping[str, Any], columns: tuple[str, ...]) -> tuple[list[float], list[float]]:
+    """Return mean and scale of some columns, one number per component."""
     mean = [value for name in columns for value in np.ravel(statistics[name]["mean"])]
     scale = [value for name in columns for value in np.ravel(statistics[name]["std"])]
     # A constant input (one dz for all rows) has no spread: it is centred and left in its own unit.

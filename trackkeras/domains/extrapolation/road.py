@@ -10,6 +10,7 @@ from trackkeras.config import Options
 from trackkeras.domain import Domain, Rows, Task
 from trackkeras.domains.extrapolation.generation_options import PRESETS, GenerateOptions
 from trackkeras.domains.extrapolation.mlp import MlpTask
+from trackkeras.domains.extrapolation.pinn import PinnTask, RkPinnTask
 
 if TYPE_CHECKING:
     from tfrecords_tools.reader import Dataset
@@ -21,7 +22,11 @@ class Extrapolation(Domain):
 
     name = "extrapolation"
     summary = "LHCb dipole: track state at z0 to track state at z0 + dz"
-    tasks: ClassVar[Mapping[str, Task]] = {"mlp": MlpTask()}
+    tasks: ClassVar[Mapping[str, Task]] = {
+        "mlp": MlpTask(),
+        "pinn": PinnTask(),
+        "rk_pinn": RkPinnTask(),
+    }
     GenerateOptions = GenerateOptions
     generation_presets = PRESETS
     merge_same = ("field",)
