@@ -19,16 +19,17 @@ from trackkeras.checkpoints import copy_weights, load_model
 from trackkeras.data import training_batches
 from trackkeras.domain import Rows, task_of
 from trackkeras.domains.extrapolation.fields import make_field
+from trackkeras.domains.extrapolation.jacobian import automatic, jacobian_excess
 from trackkeras.domains.extrapolation.physics_loss import Physics, lorentz, path_rate
 from trackkeras.domains.extrapolation.pinn import load_trajectory, trajectory
 from trackkeras.domains.extrapolation.propagation import integrate, propagate
-from trackkeras.domains.extrapolation.rkpinn_models import RK4, StageSlopes
+from trackkeras.domains.extrapolation.rkpinn_models import RK4, StageSlopes, StepSize, StepSum
 from trackkeras.domains.extrapolation.tableaus import TABLEAUS
 from trackkeras.errors import UserError
 from trackkeras.presets import load_run
 from trackkeras.runs import RunFolder
+from trackkeras.tangents import jacobian
 from trackkeras.training import EpochRecorder, build_model, train
-from trackkeras.units import KAPPA
 
 NETWORKS = {
     "exact": ("pinn_tiny",),
@@ -232,6 +233,18 @@ def test_network_in_use_is_the_trained_one(name: str, source: Dataset, rows: Row
     assert (difference <= 2e-3 + 1e-4 * bend).all()
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_jacobian_of_the_network_in_use(name: str, source: Dataset, rows: Rows) -> None:
+    """Tangents through every layer, against automatic differentiation."""
+    model = with_random_weights(build(name, source, deployed=True))
+    rows = {key: value[:100] for key, value in rows.items()}
+    final_state, matrix = jacobian(
+        model, {key: tf.constant(rows[key]) for key in model.input}, "final_state", "state"
+    )
+    got = {"final_state": final_state, "jacobian": np.asarray(matrix)}
+    assert jacobian_excess(rows, automatic(model, rows), got).max() < 1
+
+
 @pytest.mark.parametrize("name", ["exact", "learned"])
 def test_the_fraction_of_the_path_reaches_the_network(name: str, source: Dataset, rows: Rows) -> None:
     model = with_random_weights(build(name, source))
@@ -265,12 +278,13 @@ def test_rates_are_the_derivative_of_the_trajectory(name: str, source: Dataset, 
     def stages(f: float) -> np.ndarray:
         if name in ("exact", "learned"):
             return trajectory(model, rows, [f])
-        shorter = {**inputs, "dz": np.float32(f) * rows["dz"]}
+        shorter = {**inputs, "dz": np.float32(f) * inputs["dz"]}
         return np.asarray(model.get_layer("stages")(shorter)["states"])
 
     middle = stages(fraction)[:, : found.shape[1]]
     if name == "slopes":
-        rate = rows["dz"][:, None] * np.concatenate([middle[..., 2:4], middle[..., 5:7]], axis=-1)
+        length = np.float32(fraction) * rows["dz"][:, None]
+        rate = rows["dz"][:, None] * np.concatenate([middle[..., 2:4], middle[..., 5:7] / length], axis=-1)
     else:
         planes = np.array([0.25, 0.5, 0.75, 1.0] if name == "states" else [1.0])[:, None]
         rate = (stages(fraction + step) - stages(fraction - step))[..., :4] / (2 * step * planes)
@@ -285,15 +299,20 @@ def test_slopes_of_the_field_make_one_runge_kutta_step(rows: Rows) -> None:
     field = make_field("lhcb")
     state, z0, dz = (rows[name].astype(float) for name in ("state", "z0", "dz"))
     dz = dz / 20
-    layer = StageSlopes(5000.0, 1700.0, dtype="float64")
-    bend = KAPPA * state[:, 4:5] * np.asarray(layer.mean_field(z0, dz)[0])
-    per_mm = bend / np.sqrt(1 + (bend * dz) ** 2)
-    heads = np.zeros((len(state), 4, 2))
+    magnet = (5000.0, 1700.0)
+    layer, combination, end = (
+        StageSlopes(*magnet, dtype="float64"),
+        StepSum(dtype="float64"),
+        StepSize(*magnet),
+    )
+    turn = np.asarray(layer.sizes(state[:, 4:5], z0, dz)[1])
+    heads = np.zeros((len(state), 8))
     for stage in range(4):  # a stage needs those before it
         at = np.asarray(layer(state, z0, dz, heads), float)[:, stage, :5]
         b = field.field(at[:, 0], at[:, 1], z0[:, 0] + RK4.c[stage] * dz[:, 0])
-        heads[:, stage] = np.asarray(lorentz(tf.constant(at), tf.constant(b)))[:, 2:] / per_mm
-    found = np.asarray(layer(state, z0, dz, heads))[:, 4, :5]
+        change = np.asarray(lorentz(tf.constant(at), tf.constant(b)))[:, 2:]
+        heads[:, 2 * stage : 2 * stage + 2] = dz * change / turn
+    found = np.asarray(end(state, z0, dz, combination(heads)))
     ones = np.ones(len(state), np.int64)
     expected = integrate(field, state, z0[:, 0], dz[:, 0], ones, TABLEAUS["rk4"], max_slope=np.inf).state
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-3)
@@ -338,7 +357,7 @@ def test_trajectory_of_a_run_ends_in_its_best_model(
 
 
 def test_bad_requests_are_refused(trained_run: Path, dataset: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="trajectories need pinn or rk_pinn"):
+    with pytest.raises(UserError, match="a trajectory needs pinn or rk_pinn"):
         load_trajectory(trained_run)
     with pytest.raises(UserError, match=r"a list of numbers in \[0, 1\], received \[2\]"):
         trajectory(keras.Model(), {}, [2])

@@ -125,9 +125,7 @@ def _state_at(
             dz = keras.layers.Multiply(dtype="float32", name="distance")([fraction, dz])
         columns = [state, z0, dz]
     else:
-        if fraction is None:
-            fraction = ops.ones_like(dz)
-        columns = [state, z0, dz, fraction]
+        columns = [state, z0, dz, ops.ones_like(dz) if fraction is None else fraction]
         mean, scale = mean + FRACTION[0], scale + FRACTION[1]
     features = keras.layers.Concatenate(dtype=edge, name="features")(columns)
     hidden = Standardize(mean, scale, dtype=edge, name="standardize")(features)
@@ -135,6 +133,6 @@ def _state_at(
     # Zero-initialised heads start the training at the straight line.
     heads = keras.layers.Dense(4, dtype=edge, kernel_initializer="zeros", name="heads")(hidden)
     magnet = (options.magnet_centre, options.magnet_width)
-    if options.initial == "exact":
+    if options.initial == "exact" or fraction is None:
         return BendResidual(*magnet, dtype=edge, name="final_state")(state, z0, dz, heads)
     return LearnedStart(*magnet, dtype=edge, name="final_state")(state, z0, dz, heads, fraction)

@@ -14,21 +14,21 @@ consistent, and as exact as one step of several metres through a magnet can be.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
 from trackkeras.domains.extrapolation.model_options import RkPinnOptions
-from trackkeras.domains.extrapolation.models import BendResidual, normalization
+from trackkeras.domains.extrapolation.models import BendResidual, BendSize, normalization
 from trackkeras.domains.extrapolation.physics_loss import Inputs, PhysicsModel, at_fractions, path_rate
 from trackkeras.domains.extrapolation.pinn_models import path_inputs
 from trackkeras.domains.extrapolation.tableaus import TABLEAUS
 from trackkeras.layers.dense import dense_stack
 from trackkeras.layers.standardize import Standardize
-from trackkeras.units import KAPPA
 
 STAGES = 4
 PLANES = (0.25, 0.5, 0.75, 1.0)
@@ -37,17 +37,35 @@ FIRST_WEIGHTS = (1 / 6, 2 / 6, 2 / 6, 1 / 6)
 RK4 = TABLEAUS["rk4"]
 
 
+def _step_weights() -> tuple[np.ndarray, np.ndarray]:
+    """Return the weights of the slopes' changes in positions and in slopes, two arrays `(5, 4)`.
+
+    One row per stage and one for the end of the step. The equations are of second order, so that positions
+    follow from the changes as well (Nystrom's form, see `tableaus`).
+    """
+    slopes = np.zeros((STAGES + 1, STAGES))
+    for row, weights in enumerate((*RK4.a, RK4.b)):
+        slopes[row, : len(weights)] = weights
+    return slopes @ slopes[:STAGES], slopes
+
+
+POSITION_WEIGHTS, SLOPE_WEIGHTS = _step_weights()
+
+
 @keras.saving.register_keras_serializable(package="trackkeras")
-class StageStates(BendResidual):
-    """The states at the four planes."""
+class StageStates(BendSize):
+    """The states at the four planes: a straight line plus a bend up to each of them, as in `BendResidual`."""
 
     def call(self, state: Any, z0: Any, dz: Any, heads: Any) -> Any:
-        """Return the states at `z0 + PLANES * dz`, `(batch, 4, 5)`, from heads `(batch, 4, 4)`."""
+        """Return the states at `z0 + PLANES * dz`, `(batch, 4, 5)`, from heads `(batch, 16)`."""
         planes = ops.convert_to_tensor([[plane] for plane in PLANES], dtype=self.compute_dtype)
-        state, z0 = (ops.repeat(x, STAGES, axis=0) for x in (state, z0))
-        lengths = ops.reshape(dz[:, None] * planes, (-1, 1))
-        states = super().call(state, z0, lengths, ops.reshape(heads, (-1, 4)))
-        return ops.reshape(states, (-1, STAGES, 5))
+        heads = ops.reshape(heads, (-1, STAGES, 4))
+        lengths = dz[:, None] * planes
+        shift, turn = self.sizes(state[:, None, 4:5], z0[:, None], lengths)
+        position = state[:, None, 0:2] + lengths * (state[:, None, 2:4] + shift * heads[..., 0:2])
+        slope = state[:, None, 2:4] + turn * heads[..., 2:4]
+        qop = state[:, None, 4:5] * ops.ones_like(planes)
+        return ops.cast(ops.concatenate([position, slope, qop], axis=-1), "float32")
 
 
 @keras.saving.register_keras_serializable(package="trackkeras")
@@ -61,43 +79,78 @@ class StageSum(keras.layers.Layer):
         self.stage_weights.assign([[weight] for weight in FIRST_WEIGHTS])
 
     def call(self, heads: Any) -> Any:
-        """Return `(batch, 4)` from heads `(batch, 4, 4)`."""
-        return ops.sum(heads * self.stage_weights, axis=1)
+        """Return `(batch, 4)` from heads `(batch, 16)`."""
+        return ops.sum(ops.reshape(heads, (-1, STAGES, 4)) * self.stage_weights, axis=1)
+
+    def push_forward(self, inputs: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
+        """Return output and tangent, see `trackkeras.tangents`."""
+        (heads,), (along,) = inputs, tangents
+        parts = ops.reshape(along, (-1, STAGES, 4, along.shape[-1]))
+        weights = ops.cast(self.stage_weights, self.compute_dtype)
+        return self.call(heads), ops.sum(parts * weights[..., None], axis=1)
 
 
 @keras.saving.register_keras_serializable(package="trackkeras")
-class StageSlopes(BendResidual):
-    """One step of the classical Runge-Kutta method with the network's slopes."""
+class StepSize(BendResidual):
+    """A bend in units of the slope that the estimated field adds over the path, in positions too."""
+
+    def mean_field(self, z0: Any, dz: Any) -> tuple[Any, Any]:
+        """Return the mean of `b(z)` over the path, twice."""
+        mean, _ = super().mean_field(z0, dz)
+        return mean, mean
+
+
+@keras.saving.register_keras_serializable(package="trackkeras")
+class StepSum(keras.layers.Layer):
+    """The changes of the slopes at the four stages, summed as the end of a Runge-Kutta step has it."""
+
+    def call(self, heads: Any) -> Any:
+        """Return what `StepSize` takes, `(batch, 4)`, from heads `(batch, 8)`."""
+        return ops.matmul(heads, self._weights())
+
+    def push_forward(self, inputs: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
+        """Return output and tangent, see `trackkeras.tangents`."""
+        return self.call(inputs[0]), ops.matmul(ops.transpose(self._weights()), tangents[0])
+
+    def _weights(self) -> Any:
+        both = np.stack([POSITION_WEIGHTS[STAGES], SLOPE_WEIGHTS[STAGES]], axis=1)
+        return ops.convert_to_tensor(np.kron(both, np.eye(2)), dtype=self.compute_dtype)
+
+
+@keras.saving.register_keras_serializable(package="trackkeras")
+class StageSlopes(StepSize):
+    """The stages of one step of the classical Runge-Kutta method with the network's changes of the slopes."""
 
     def call(self, state: Any, z0: Any, dz: Any, heads: Any) -> Any:
-        """Return stages and final state.
+        """Return the stages.
 
         Args:
             state: `(batch, 5)` [mm, mm, 1, 1, 1/MeV].
             z0: `(batch, 1)` [mm].
             dz: `(batch, 1)` [mm].
-            heads: `(batch, 4, 2)`.
+            heads: `(batch, 8)`, of x and y for the first stage, and so on.
 
         Returns:
-            `(batch, 5, 7)`: four stages and the final state in x, y, tx, ty, q/p; the last two columns are
-            dtx/dz and dty/dz of a stage [1/mm], and 0 for the final state.
+            `(batch, 4, 7)`: the stages in x, y, tx, ty, q/p, and `dz` times their dtx/dz and dty/dz.
         """
-        position, slope, qop = state[:, 0:2], state[:, 2:4], state[:, 4:5]
-        mean, _ = self.mean_field(z0, dz)
-        bend = KAPPA * qop * mean
-        per_mm = bend / ops.sqrt(1.0 + ops.square(bend * dz))
-        changes = [per_mm * heads[:, stage] for stage in range(STAGES)]
-        slopes: list[Any] = []
-        rows = []
-        for weights, change in zip((*RK4.a, RK4.b), (*changes, ops.zeros_like(slope)), strict=True):
-            place, direction = position, slope
-            for stage, weight in enumerate(weights):
-                if weight:
-                    place = place + weight * dz * slopes[stage]
-                    direction = direction + weight * dz * changes[stage]
-            slopes.append(direction)
-            rows.append(ops.concatenate([place, direction, qop, change], axis=-1))
-        return ops.cast(ops.stack(rows, axis=1), "float32")
+        nodes = ops.convert_to_tensor([[node] for node in RK4.c], dtype=self.compute_dtype)
+        _, turn = self.sizes(state[:, 4:5], z0, dz)
+        changes = turn[:, None] * ops.reshape(heads, (-1, STAGES, 2))
+        places, directions = (
+            ops.matmul(ops.convert_to_tensor(weights[:STAGES], dtype=self.compute_dtype), changes)
+            for weights in (POSITION_WEIGHTS, SLOPE_WEIGHTS)
+        )
+        position = state[:, None, 0:2] + dz[:, None] * (nodes * state[:, None, 2:4] + places)
+        slope = state[:, None, 2:4] + directions
+        qop = state[:, None, 4:5] * ops.ones_like(nodes)
+        return ops.cast(ops.concatenate([position, slope, qop, changes], axis=-1), "float32")
+
+
+FORMS: Mapping[str, tuple[int, type[Any], type[Any], type[Any]]] = {
+    "states": (16, StageSum, BendResidual, StageStates),
+    "slopes": (8, StepSum, StepSize, StageSlopes),
+}
+"""Outputs of the four heads, the layer that sums them, that of the final state and that of the stages."""
 
 
 class StageModel(PhysicsModel):
@@ -163,8 +216,9 @@ class StageSlopesModel(StageModel):
 
         No derivative is taken: the slopes of a stage are the network's, those of x and y its tx and ty.
         """
-        stages = self.get_layer("stages")({**rows, "dz": dz})["states"][:, :STAGES]
-        return stages[..., :5], weight * tf.concat([stages[..., 2:4], stages[..., 5:7]], axis=-1)
+        stages = self.get_layer("stages")({**rows, "dz": dz})["states"]
+        changes = tf.math.divide_no_nan(stages[..., 5:7], dz[:, None])
+        return stages[..., :5], weight * tf.concat([stages[..., 2:4], changes], axis=-1)
 
 
 def build_rkpinn(options: RkPinnOptions, statistics: Mapping[str, Any]) -> keras.Model:
@@ -200,17 +254,12 @@ def _stages(
     mean, scale = normalization(statistics, ("state", "z0", "dz"))
     hidden = Standardize(mean, scale, dtype=edge, name="standardize")(features)
     hidden = dense_stack(hidden, options.widths, options.activation, dtype=precision)
-    numbers = {"states": 4, "slopes": 2}[options.combine]
+    size, combination, end, states = FORMS[options.combine]
     # The four heads are one layer. Zeros start the training at the straight line.
-    units = STAGES * numbers
-    heads = keras.layers.Dense(units, dtype=edge, kernel_initializer="zeros", name="heads")(hidden)
-    heads = keras.layers.Reshape((STAGES, numbers), dtype=edge, name="stage_heads")(heads)
+    heads = keras.layers.Dense(size, dtype=edge, kernel_initializer="zeros", name="heads")(hidden)
+    combined = combination(dtype=edge, name="combination")(heads)
     magnet = (options.magnet_centre, options.magnet_width)
-    if options.combine == "slopes":
-        states = StageSlopes(*magnet, dtype=edge, name="slopes")(state, z0, dz, heads)
-        return {"states": states, "final_state": states[:, STAGES, :5]}
-    combined = StageSum(dtype=edge, name="combination")(heads)
     return {
-        "states": StageStates(*magnet, dtype=edge, name="states")(state, z0, dz, heads),
-        "final_state": BendResidual(*magnet, dtype=edge, name="final_state")(state, z0, dz, combined),
+        "states": states(*magnet, dtype=edge, name="states")(state, z0, dz, heads),
+        "final_state": end(*magnet, dtype=edge, name="final_state")(state, z0, dz, combined),
     }
