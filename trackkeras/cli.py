@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tfrecords_tools.manifest import Manifest
     from trackkeras.domains.extrapolation.fields import Field
     from trackkeras.progress import Progress
+    from trackkeras.study import Experiment
 
 app = typer.Typer(
     name="trackkeras",
@@ -684,6 +685,105 @@ def train(
     )
 
 
+@app.command()
+def study(
+    experiments: Annotated[str, typer.Argument(metavar="LIST", help="Name of a list, or a YAML file.")],
+    data: Annotated[Path | None, typer.Option(help="Dataset of the experiments that name none.")] = None,
+    sample: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=DIR", help="A dataset that experiments name; repeat as needed."),
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="Folder of runs.")] = Path("runs"),
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Groups or experiments, such as 'pinn_*'; repeat as needed."),
+    ] = None,
+    set_: SetOption = None,
+    time_budget: Annotated[
+        float | None, typer.Option(help="Stop each training after the epoch that crosses it [s].")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Evaluate on the first rows only.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Skip finished runs, go on with interrupted ones.")
+    ] = False,
+    index: Annotated[
+        int | None, typer.Option(help="Run only this one of the chosen experiments, as an array's task.")
+    ] = None,
+    list_: Annotated[bool, typer.Option("--list", help="Only list the chosen experiments.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train and evaluate the experiments of a list, one after the other; then compare the folder of runs.
+
+    Example: trackkeras study extrapolation --data data/tracks --only base --time-budget 600 --resume
+    """
+    from trackkeras.errors import UserError
+    from trackkeras.study import check_study, choose, load_study, run_study
+
+    chosen = choose(load_study(experiments), only or ())
+    if list_:
+        _list_experiments(chosen, as_json)
+        return
+    if index is not None:
+        if not 0 <= index < len(chosen):
+            raise UserError(
+                f"--index must be from 0 to {len(chosen) - 1}, received {index}; --list shows them"
+            )
+        chosen = [chosen[index]]
+    if data is None:
+        raise UserError("name the dataset folder with --data")
+    _check_dataset(data)
+    samples = _named_datasets("--sample", sample)
+    budget = [] if time_budget is None else [f"training.time_budget_s={time_budget}"]
+    assignments = [*(set_ or ()), *budget]
+    check_study(chosen, samples, assignments)
+    _load_tensorflow()
+    results = []
+    for result in run_study(
+        chosen, data, runs, samples=samples, assignments=assignments, resume=resume, limit=limit
+    ):
+        results.append(result)
+        text = f"{len(results)}/{len(chosen)} {result.experiment.name}: {result.outcome} ({result.reason})"
+        print(text, file=sys.stderr if as_json else sys.stdout, flush=True)
+    if as_json:
+        _print_json([{"name": r.experiment.name, "outcome": r.outcome, "reason": r.reason} for r in results])
+    if any(result.outcome == "failed" for result in results):
+        raise typer.Exit(1)
+
+
+def _list_experiments(chosen: list[Experiment], as_json: bool) -> None:
+    """Print the experiments with the numbers that `--index` takes."""
+    if as_json:
+        _print_json(
+            [
+                {"index": i, "name": e.name, "group": e.group, **e.options.model_dump(mode="json")}
+                for i, e in enumerate(chosen)
+            ]
+        )
+        return
+    for number, experiment in enumerate(chosen):
+        options = experiment.options
+        changes = [f"{key}={value}" for key, value in options.set.items()]
+        changes += [f"sample={options.sample}"] if options.sample else []
+        preset = options.preset or experiment.name
+        print(f"{number:>3} {experiment.group:<14} {experiment.name:<26} {' '.join([preset, *changes])}")
+
+
+def _named_datasets(option: str, given: list[str] | None) -> dict[str, Path]:
+    """Read `NAME=DIR` pairs; every folder must hold a dataset."""
+    from trackkeras.errors import UserError
+
+    found: dict[str, Path] = {}
+    for item in given or ():
+        name, separator, folder = item.partition("=")
+        if not (name and separator and folder):
+            raise UserError(f"{option} needs NAME=DIR, received {item!r}")
+        if name in found:
+            raise UserError(f"{option}: two datasets are named {name!r}")
+        found[name] = Path(folder)
+        _check_dataset(found[name])
+    return found
+
+
 def _check_dataset(data: Path) -> None:
     """Fail on a missing or damaged dataset before TensorFlow is imported."""
     from tfrecords_tools.reader import Dataset
@@ -697,6 +797,10 @@ def evaluate(
     data: Annotated[Path | None, typer.Option(help="Dataset folder; default: the run's own.")] = None,
     split: Annotated[str, typer.Option(help="Split to evaluate.")] = "test",
     limit: Annotated[int | None, typer.Option(help="Use only the first rows.")] = None,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=DIR", help="Evaluate on a further dataset too; repeat as needed."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Evaluate a run beside its baselines, in bands, and write metrics.json, plots and report.html.
@@ -708,11 +812,12 @@ def evaluate(
     open_run(run)
     if data is not None:
         _check_dataset(data)
+    others = _named_datasets("--also", also)
     _load_tensorflow()
     from trackkeras.evaluation import evaluate as compute
     from trackkeras.report import write_report
 
-    result = compute(run, data, split, limit)
+    result = compute(run, data, split, limit, others)
     path = write_report(run)
     if as_json:
         _print_json(result)
@@ -752,14 +857,15 @@ def _print_sample(sample: dict[str, Any]) -> None:
 
 @app.command()
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Two or more evaluated run folders.")],
+    runs: Annotated[list[Path], typer.Argument(help="Evaluated run folders, or folders of runs.")],
     out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("comparison.html"),
     sort: Annotated[str | None, typer.Option(help="Metric that orders the table.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare evaluated runs, and their baselines, on the rows that they share.
+    """Compare evaluated runs and their baselines on the rows that they share, and how the trainings went.
 
     Example: trackkeras compare runs/mlp_small runs/mlp_medium --out comparison.html
+    Example: trackkeras compare runs --out study.html
     """
     from trackkeras.comparison import comparison_table, write_comparison
 

@@ -4,49 +4,67 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trackkeras import plots
+from trackkeras.comparison_figures import chart_section, convergence_section
+from trackkeras.convergence import convergences
 from trackkeras.errors import UserError
 from trackkeras.pages import emphasise, magnitude, render_page, slug, write_page
+from trackkeras.questions import answers
 from trackkeras.run_files import RunFiles, headline_metrics, metric_definitions, read_run
 
 
-def comparison_table(run_dirs: Iterable[Path], sort: str | None = None) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class SharedRows:
+    """Rows on which several runs were evaluated.
+
+    Attributes:
+        name: The sample's name, or its names where runs call it differently.
+        members: Each run with its entry of `metrics.json`.
+    """
+
+    name: str
+    members: tuple[tuple[RunFiles, Mapping[str, Any]], ...]
+
+
+def comparison_table(paths: Iterable[Path], sort: str | None = None) -> list[dict[str, Any]]:
     """Return the metrics of several runs on the rows that they share.
 
-    A sample is shared when every run has it with the same rows: the same `rows_digest` where `metrics.json`
-    gives one, else the same data set, description and number of rows. Samples that only some runs have, or
-    have with other rows, are left out.
+    Runs share rows when the `rows_digest` of a sample is the same, whatever its name, and where
+    `metrics.json` gives none when data set, description and number of rows are. Rows that one run alone was
+    evaluated on are left out.
 
     Args:
-        run_dirs: Run folders.
+        paths: Run folders, or folders of runs, of which all that are evaluated are taken.
         sort: Metric whose value orders the rows of a sample, smallest first; default: the first one defined.
 
     Returns:
         One mapping per sample and estimator, all with the same keys: `sample`, `rows`, `simulated`, `run`
-        (None for a baseline), `label`, `kind`, `preset`, `parameters`, `cost` and the value of each metric by
-        its name. A baseline that is equal in all runs occurs once.
+        (None for a baseline), `label`, `kind`, `preset`, `parameters`, `training_time` [s], `cost` and the
+        value of each metric by its name. A baseline that is equal in all runs occurs once.
 
     Raises:
-        UserError: As `read_run`; fewer than two runs, two of one name, several domains, no shared sample, or
+        UserError: As `read_run`; fewer than two runs, two of one name, several domains, no shared rows, or
             an unknown metric.
     """
-    table = _tabulate([read_run(Path(run_dir)) for run_dir in run_dirs], sort)
+    runs, _ = read_runs(paths)
+    table = _tabulate(runs, sort)
     metrics = dict.fromkeys(name for row in table for name in row["metrics"])
     flat = []
     for row in table:
         values = {name: (row["metrics"].get(name) or {}).get("value") for name in metrics}
-        flat.append({key: value for key, value in row.items() if key != "metrics"} | values)
+        flat.append({key: value for key, value in row.items() if key not in ("metrics", "model")} | values)
     return flat
 
 
-def write_comparison(run_dirs: Iterable[Path], out: Path, sort: str | None = None) -> Path:
-    """Write one HTML page that compares several runs on the rows that they share.
+def write_comparison(paths: Iterable[Path], out: Path, sort: str | None = None) -> Path:
+    """Write one HTML page that compares several runs: accuracy on shared rows, convergence, answers.
 
     Args:
-        run_dirs: Run folders.
+        paths: As for `comparison_table`.
         out: The HTML file to write.
         sort: As for `comparison_table`.
 
@@ -59,23 +77,66 @@ def write_comparison(run_dirs: Iterable[Path], out: Path, sort: str | None = Non
     out = Path(out)
     if out.is_dir():
         raise UserError(f"{out} is a folder; name the HTML file to write, such as {out / 'comparison.html'}")
-    runs = [read_run(Path(run_dir)) for run_dir in run_dirs]
+    runs, passed_over = read_runs(paths)
     table = _tabulate(runs, sort)
     definitions = metric_definitions([run.metrics for run in runs])
-    sections = []
-    for sample in runs[0].metrics["samples"]:
-        rows = [row for row in table if row["sample"] == sample["name"]]
-        if rows:
-            sections.append(_comparison_section(sample, rows, definitions, sort))
+    headline = sort or next(iter(definitions))
+    groups = shared_rows(runs)
+    sections = [
+        _comparison_section(group, [row for row in table if row["sample"] == group.name], definitions, sort)
+        for group in groups
+    ]
+    networks = [row for row in table if row["sample"] == groups[0].name and row["run"]]
+    progress = convergences(runs, headline)
     page = render_page(
         "comparison.html.j2",
         runs=[run.metrics for run in runs],
         sections=sections,
-        unshared=_unshared(runs),
-        sort=sort or next(iter(definitions)),
+        unshared={**_unshared(runs), **passed_over},
+        sort=headline,
+        convergence=convergence_section(progress, plots.metric_label(headline, definitions[headline])),
+        charts=chart_section(runs, headline, definitions),
+        answers=answers(networks, progress, headline, groups[0].name),
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     return write_page(out, page)
+
+
+def read_runs(paths: Iterable[Path]) -> tuple[list[RunFiles], dict[str, str]]:
+    """Return evaluated runs, and why others in the same folders were passed over, by name.
+
+    Raises:
+        UserError: A path is neither a run folder nor a folder of runs, or as `read_run`.
+    """
+    found, passed_over = [], {}
+    for path in map(Path, paths):
+        inside = [folder for folder in sorted(path.glob("*/")) if (folder / "config.json").is_file()]
+        if not inside or (path / "config.json").is_file() or (path / "metrics.json").is_file():
+            found.append(read_run(path))
+            continue
+        for folder in inside:
+            if (folder / "metrics.json").is_file():
+                found.append(read_run(folder))
+            else:
+                passed_over[folder.name] = f"not evaluated; run `trackkeras evaluate {folder}`"
+    return found, passed_over
+
+
+def shared_rows(runs: Sequence[RunFiles]) -> list[SharedRows]:
+    """Return the rows that at least two runs share, those of most runs first."""
+    found: dict[Any, list[tuple[RunFiles, Mapping[str, Any]]]] = {}
+    for run in sorted(runs, key=lambda run: str(run.metrics["run"])):
+        for sample in run.metrics["samples"]:
+            found.setdefault(_rows_identity(run, sample), []).append((run, sample))
+    groups = sorted((group for group in found.values() if len(group) > 1), key=lambda group: -len(group))
+    names = [" = ".join(dict.fromkeys(sample["name"] for _, sample in group)) for group in groups]
+    # Two groups may have one name: the test rows of two datasets.
+    return [
+        SharedRows(
+            f"{name} ({names[:index].count(name) + 1})" if names.count(name) > 1 else name, tuple(group)
+        )
+        for index, (name, group) in enumerate(zip(names, groups, strict=True))
+    ]
 
 
 def _tabulate(runs: Sequence[RunFiles], sort: str | None) -> list[dict[str, Any]]:
@@ -93,42 +154,41 @@ def _tabulate(runs: Sequence[RunFiles], sort: str | None) -> list[dict[str, Any]
         near = difflib.get_close_matches(key, definitions, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(definitions)}"
         raise UserError(f"no metric named {key!r}; {hint}")
-    shared = _shared(runs)
-    if not shared:
+    groups = shared_rows(runs)
+    if not groups:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in _unshared(runs).items())
         raise UserError(
             f"{', '.join(names)} share no sample with the same rows ({reasons}); evaluate them alike"
         )
     table = []
-    for name in shared:
+    for group in groups:
         rows: list[dict[str, Any]] = []
-        for run in runs:
-            for row in _estimator_rows(run, _samples(run)[name]):
+        for run, sample in group.members:
+            for row in _estimator_rows(run, sample, group.name):
                 if row["run"] is not None or row not in rows:
                     rows.append(row)
         table += sorted(rows, key=lambda row: magnitude(row["metrics"].get(key)))
     return table
 
 
-def _estimator_rows(run: RunFiles, sample: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
-    for name, estimator in sample["estimators"].items():
+def _estimator_rows(run: RunFiles, sample: Mapping[str, Any], name: str) -> Iterable[dict[str, Any]]:
+    model = (run.config or {}).get("model") or {}
+    for key, estimator in sample["estimators"].items():
         network = estimator.get("kind") == "network"
         yield {
-            "sample": sample["name"],
+            "sample": name,
             "rows": sample["rows"],
             "simulated": sample["simulated"],
             "run": run.metrics["run"] if network else None,
-            "label": estimator.get("label", name),
+            "label": estimator.get("label", key),
             "kind": estimator.get("kind", "baseline"),
             "preset": run.metrics["preset"] if network else None,
+            "model": model if network else None,
             "parameters": run.metrics["parameters"] if network else None,
+            "training_time": (run.history or {}).get("training_time") if network else None,
             "cost": estimator.get("cost"),
-            "metrics": sample["metrics"].get(name, {}),
+            "metrics": sample["metrics"].get(key, {}),
         }
-
-
-def _samples(run: RunFiles) -> dict[str, dict[str, Any]]:
-    return {sample["name"]: sample for sample in run.metrics["samples"]}
 
 
 def _rows_identity(run: RunFiles, sample: Mapping[str, Any]) -> Any:
@@ -137,31 +197,32 @@ def _rows_identity(run: RunFiles, sample: Mapping[str, Any]) -> Any:
     return run.metrics["dataset"].get("config_hash"), sample.get("description"), sample["rows"]
 
 
-def _shared(runs: Sequence[RunFiles]) -> list[str]:
-    return [name for name in _samples(runs[0]) if name not in _unshared(runs)]
-
-
 def _unshared(runs: Sequence[RunFiles]) -> dict[str, str]:
-    """Return the samples that cannot be compared, with the reason."""
-    reasons = {}
-    for name in dict.fromkeys(name for run in runs for name in _samples(run)):
-        absent = [run.metrics["run"] for run in runs if name not in _samples(run)]
-        if absent:
-            reasons[name] = f"not evaluated by {', '.join(absent)}"
-            continue
-        first = _rows_identity(runs[0], _samples(runs[0])[name])
-        other = [run.metrics["run"] for run in runs if _rows_identity(run, _samples(run)[name]) != first]
-        if other:
-            reasons[name] = f"other rows in {', '.join(other)} than in {runs[0].metrics['run']}"
+    """Return the rows that one run alone was evaluated on, with the reason."""
+    shared = {_rows_identity(run, sample) for group in shared_rows(runs) for run, sample in group.members}
+    reasons: dict[str, str] = {}
+    for run in runs:
+        for sample in run.metrics["samples"]:
+            if _rows_identity(run, sample) in shared:
+                continue
+            others = [
+                other.metrics["run"]
+                for other in runs
+                if other is not run
+                and any(sample["name"] == each["name"] for each in other.metrics["samples"])
+            ]
+            known = f"other rows than in {', '.join(others)}" if others else "evaluated by no other run"
+            reasons[f"{sample['name']} of {run.metrics['run']}"] = known
     return reasons
 
 
 def _comparison_section(
-    sample: Mapping[str, Any],
+    group: SharedRows,
     rows: Sequence[Mapping[str, Any]],
     definitions: Mapping[str, Mapping[str, Any]],
     sort: str | None,
 ) -> dict[str, Any]:
+    sample = group.members[0][1]
     found = {name: item for name, item in definitions.items() if any(name in row["metrics"] for row in rows)}
     important = dict.fromkeys([*([sort] if sort else []), *headline_metrics(found)])
     shown = list(dict.fromkeys([*important, *found]))
@@ -172,11 +233,13 @@ def _comparison_section(
             if not any(row["kind"] == "network" and row[amount] for row in rows):
                 continue
             figure = plots.comparison(rows, metric, definitions[metric], amount)
-            name = slug(f"{sample['name']}_{metric}_{amount}")
+            name = slug(f"{group.name}_{metric}_{amount}")
             title = f"{plots.metric_label(metric, definitions[metric])} against {label}"
             figures.append(plots.inline_svg(plots.render(figure, "svg").decode(), name, title))
     return {
         **sample,
+        "name": group.name,
+        "runs": len(group.members),
         "columns": [{"metric": name, "label": plots.metric_label(name, definitions[name])} for name in shown],
         "table": [{**row, "cells": [cells[name][index] for name in shown]} for index, row in enumerate(rows)],
         "figures": figures,

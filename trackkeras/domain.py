@@ -74,6 +74,44 @@ class Axis:
 
 
 @dataclass(frozen=True)
+class Line:
+    """One line of a `Curve`: `(n,)` and `(n,)`, with NaN where there is no value.
+
+    Attributes:
+        label: What it is.
+        kind: `network`, `baseline`, or `reference` for the truth.
+        x: Where.
+        y: How much.
+    """
+
+    label: str
+    kind: Literal["network", "baseline", "reference"]
+    x: NDArray[Any]
+    y: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A figure of lines that only one kind of network has, such as its error along a trajectory.
+
+    Attributes:
+        name: Short key; equal names of several runs are drawn together.
+        title: What is shown, in a few words.
+        x_label: Axis label with unit.
+        y_label: Axis label with unit.
+        lines: What is drawn.
+        log: Whether the y axis is logarithmic.
+    """
+
+    name: str
+    title: str
+    x_label: str
+    y_label: str
+    lines: tuple[Line, ...]
+    log: bool = False
+
+
+@dataclass(frozen=True)
 class Sample:
     """Rows to evaluate on, with what a reader must know about them.
 
@@ -238,6 +276,20 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def axes(self) -> tuple[Axis, ...]:
         """Return the truth variables in whose bands the metrics are repeated."""
+
+    def maps(self) -> tuple[tuple[Axis, Axis], ...]:
+        """Return pairs of truth variables, horizontal and vertical, over which the error is mapped."""
+        return ()
+
+    def curves(self, path: Path, rows: Rows, dataset_config: Mapping[str, Any]) -> tuple[Curve, ...]:
+        """Return what else there is to show of a trained network.
+
+        Args:
+            path: Run folder.
+            rows: Rows that were not trained on.
+            dataset_config: The generator's options from the manifest.
+        """
+        return ()
 
     @abc.abstractmethod
     def errors(self, rows: Rows, pred: Rows) -> Rows:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from tfrecords_tools.files import new_file
 from tfrecords_tools.reader import Dataset
 from trackkeras.config import Run
-from trackkeras.domain import Axis, Baseline, Metric, Rows, Sample, Task, open_dataset, task_of
+from trackkeras.domain import Axis, Baseline, Curve, Metric, Rows, Sample, Task, open_dataset, task_of
 from trackkeras.errors import UserError
 from trackkeras.runs import RunFolder, open_run
 
@@ -35,6 +36,9 @@ RESAMPLES = 100
 LARGEST_RESAMPLE = 5_000
 FEWEST_ROWS_IN_BAND = 20
 RESIDUAL_ROWS = 100_000
+
+Estimators = Mapping[str, tuple[dict[str, Any], Callable[[Rows], Rows]]]
+"""By name, a description (`label`, `kind`, `cost`) and a function from rows to predictions."""
 
 
 def predict(model: Any, rows: Rows, task: Task, batch_size: int = 8192) -> Rows:
@@ -90,14 +94,14 @@ def all_intervals(metrics: tuple[Metric, ...], errors: Rows) -> dict[str, dict[s
 
 
 def evaluate_sample(
-    task: Task, sample: Sample, estimators: Mapping[str, tuple[dict[str, Any], Callable[[Rows], Rows]]]
+    task: Task, sample: Sample, estimators: Estimators
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Evaluate several estimators on the rows of one sample.
 
     Args:
         task: Gives errors, metrics and bands.
         sample: The rows.
-        estimators: By name, a description (`label`, `kind`, `cost`) and a function from rows to predictions.
+        estimators: What is evaluated.
 
     Returns:
         The sample's entry of `metrics.json`, and signed residuals by `sample/estimator/quantity`.
@@ -112,7 +116,9 @@ def evaluate_sample(
         "estimators": {name: description for name, (description, _) in estimators.items()},
         "metrics": {},
         "bands": [_empty_band(axis, sample.rows) for axis in axes],
+        "maps": [_empty_map(pair, sample.rows) for pair in task.maps()],
     }
+    mapped = next((metric for metric in metrics if metric.target is not None), metrics[0])
     residuals = {}
     for name, (_, function) in estimators.items():
         pred = function(sample.rows)
@@ -127,6 +133,9 @@ def evaluate_sample(
             band["metrics"][name] = _in_bands(
                 metrics, errors, _band_index(axis, sample.rows), len(band["rows"])
             )
+        for pair, chart in zip(task.maps(), result["maps"], strict=True):
+            chart["metric"] = mapped.name
+            chart["values"][name] = _in_cells(mapped, errors[mapped.quantity], pair, sample.rows)
         for key, values in task.residuals(sample.rows, pred).items():
             residuals[f"{sample.name}/{name}/{key}"] = values[:RESIDUAL_ROWS].astype("float32")
     result["targets"] = {
@@ -180,6 +189,34 @@ def _empty_band(axis: Axis, rows: Rows) -> dict[str, Any]:
     }
 
 
+def _empty_map(pair: tuple[Axis, Axis], rows: Rows) -> dict[str, Any]:
+    x, y = (_band_index(axis, rows) for axis in pair)
+    columns, lines = (range(len(axis.edges) - 1) for axis in pair)
+    return {
+        "axes": [
+            {"name": axis.name, "label": axis.label, "log": axis.log, "edges": list(axis.edges)}
+            for axis in pair
+        ],
+        "rows": [[int(((x == column) & (y == line)).sum()) for column in columns] for line in lines],
+        "values": {},
+    }
+
+
+def _in_cells(
+    metric: Metric, errors: NDArray[Any], pair: tuple[Axis, Axis], rows: Rows
+) -> list[list[float | None]]:
+    """Return a metric in every cell of a map, a list of lines; None where there are too few rows."""
+    x, y = (_band_index(axis, rows) for axis in pair)
+    columns, lines = (range(len(axis.edges) - 1) for axis in pair)
+
+    def value(column: int, line: int) -> float | None:
+        inside = errors[(x == column) & (y == line)]
+        enough = len(inside) >= FEWEST_ROWS_IN_BAND
+        return float(STATISTICS[metric.statistic](inside)) if enough else None
+
+    return [[value(column, line) for column in columns] for line in lines]
+
+
 def _in_bands(
     metrics: tuple[Metric, ...], errors: Rows, index: NDArray[Any], bands: int
 ) -> dict[str, list[dict[str, float] | None]]:
@@ -213,7 +250,11 @@ def _worse_bands(result: Mapping[str, Any], metrics: tuple[Metric, ...]) -> list
 
 
 def evaluate(
-    path: Path, data: Path | None = None, split: str = "test", limit: int | None = None
+    path: Path,
+    data: Path | None = None,
+    split: str = "test",
+    limit: int | None = None,
+    also: Mapping[str, Path] | None = None,
 ) -> dict[str, Any]:
     """Evaluate the best model of a run and write `metrics.json` and `residuals.npz` into its folder.
 
@@ -222,25 +263,35 @@ def evaluate(
         data: Dataset folder; by default the one that the run was trained on.
         split: Split whose rows are evaluated.
         limit: Use only the first rows of the split.
+        also: Further datasets by name; the same split of each becomes a sample of this name.
 
     Returns:
         The content of `metrics.json`.
 
     Raises:
-        UserError: The run has no model, or the dataset is missing or of another kind.
+        UserError: The run has no model, or a dataset is missing, of another kind, or named like the split.
     """
     from trackkeras.checkpoints import load_model, trainable_parameters
 
     folder, run = open_run(path)
     task = task_of(run)
     source = open_dataset(data or Path(folder.read("dataset.json")["path"]), run)
+    others = {name: open_dataset(directory, run) for name, directory in (also or {}).items()}
+    if split in others:
+        raise UserError(f"a further dataset is named {split!r} as the run's own rows are; name it otherwise")
     model = load_model(folder.best, task)
     sample = dataset_sample(source, split, limit)
     config = source.manifest.config
-    estimators = _estimators(task, run, model, task.baselines(config, run))
+    own = _estimators(task, run, model, task.baselines(config, run))
+    wanted: list[tuple[Sample, Estimators]] = [(sample, own)]
+    for name, other in others.items():
+        # in the field of the other rows
+        estimators = _estimators(task, run, model, task.baselines(other.manifest.config, run))
+        wanted.append((replace(dataset_sample(other, split, limit), name=name), estimators))
+    wanted += [(each, own) for each in task.extra_samples(run)]
     samples: list[dict[str, Any]] = []
     residuals: dict[str, NDArray[Any]] = {}
-    for each in (sample, *task.extra_samples(run)):
+    for each, estimators in wanted:
         entry, arrays = evaluate_sample(task, each, estimators)
         samples.append(entry)
         residuals |= arrays
@@ -260,6 +311,7 @@ def evaluate(
             for metric in task.metrics()
         },
         "residual_labels": task.residual_labels(),
+        "curves": [_plain_curve(curve) for curve in task.curves(path, sample.rows, config)],
         "samples": samples,
     }
     with new_file(folder.path / "residuals.npz") as stream:
@@ -267,6 +319,20 @@ def evaluate(
     folder.write("metrics.json", result)
     _record_test_result(folder, samples[0])
     return result
+
+
+def _plain_curve(curve: Curve) -> dict[str, Any]:
+    """Return a curve as JSON has it, with None for what is not a number."""
+
+    def numbers(values: NDArray[Any]) -> list[float | None]:
+        return [float(value) if np.isfinite(value) else None for value in values]
+
+    lines = [
+        {"label": line.label, "kind": line.kind, "x": numbers(line.x), "y": numbers(line.y)}
+        for line in curve.lines
+    ]
+    keys = ("name", "title", "x_label", "y_label", "log")
+    return {key: getattr(curve, key) for key in keys} | {"lines": lines}
 
 
 def dataset_sample(source: Dataset, split: str, limit: int | None = None) -> Sample:
@@ -279,9 +345,7 @@ def dataset_sample(source: Dataset, split: str, limit: int | None = None) -> Sam
     return Sample(split, description, rows)
 
 
-def _estimators(
-    task: Task, run: Run, model: Any, baselines: tuple[Baseline, ...]
-) -> dict[str, tuple[dict[str, Any], Callable[[Rows], Rows]]]:
+def _estimators(task: Task, run: Run, model: Any, baselines: tuple[Baseline, ...]) -> Estimators:
     network: dict[str, Any] = {"label": run.preset, "kind": "network", "cost": task.cost(run)}
     estimators: dict[str, tuple[dict[str, Any], Callable[[Rows], Rows]]] = {
         "network": (network, lambda rows: predict(model, rows, task))

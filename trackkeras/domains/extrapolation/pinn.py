@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trackkeras.config import ModelOptions, Run
-from trackkeras.domain import Rows, task_of
+from trackkeras.domain import Curve, Rows, task_of
 from trackkeras.domains.extrapolation.model_options import PhysicsOptions, PinnOptions, RkPinnOptions
 from trackkeras.domains.extrapolation.task import ExtrapolationTask
 from trackkeras.errors import UserError
@@ -75,6 +75,16 @@ class PhysicsTask(ExtrapolationTask):
                 f"model.field is {own}, but the data was made in {given}; "
                 f"train with --set 'model.field={given}'"
             )
+
+    def curves(self, path: Path, rows: Rows, dataset_config: Mapping[str, Any]) -> tuple[Curve, ...]:
+        """Return the network's trajectory beside that of Runge-Kutta."""
+        from trackkeras.domains.extrapolation.path_curves import path_curves
+        from trackkeras.runs import open_run
+
+        options = open_run(path)[1].model
+        assert isinstance(options, PhysicsOptions)
+        field = dataset_config.get("field") or options.field
+        return path_curves(load_trajectory(path), rows, field)
 
 
 def _arguments(field: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from trackkeras.domains.extrapolation.model_options import ExtrapolationOptions
 from trackkeras.units import GEV
 
 MOMENTUM_EDGES = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
+PLANE_EDGES = tuple(float(edge) for edge in range(0, 13_001, 1000))
+SIGNED_EDGES = tuple(float(edge) for edge in range(-10_000, 10_001, 1000))
 DISTANCE_EDGES = (1000.0, 2500.0, 4000.0, 5500.0, 7000.0, 8500.0, 10000.0)
 
 
@@ -85,6 +87,13 @@ class ExtrapolationTask(Task):
             ),
             Axis("abs_dz", "|dz| [mm]", lambda rows: np.abs(rows["dz"][:, 0].astype(float)), DISTANCE_EDGES),
         )
+
+    def maps(self) -> tuple[tuple[Axis, Axis], ...]:
+        """Return z0 and dz, and momentum and absolute distance."""
+        plane = Axis("z0", "z0 [mm]", lambda rows: rows["z0"][:, 0].astype(float), PLANE_EDGES)
+        signed = Axis("dz", "dz [mm]", lambda rows: rows["dz"][:, 0].astype(float), SIGNED_EDGES)
+        momentum, distance = self.axes()
+        return (plane, signed), (momentum, distance)
 
     def residuals(self, rows: Rows, pred: Rows) -> Rows:
         """Return signed differences of x, y [mm], tx, ty, predicted minus true."""
