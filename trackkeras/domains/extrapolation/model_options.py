@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from trackkeras.config import ModelOptions
+from trackkeras.domains.extrapolation.lhcb import TERMS
 
 SIZES: dict[str, tuple[int, ...]] = {
     "tiny": (64, 64),
@@ -60,8 +61,8 @@ class MlpOptions(MagnetOptions):
     )
 
 
-class PhysicsOptions(MagnetOptions):
-    """The three losses of a network that knows the equation of motion, and its collocation points."""
+class EquationOptions(ExtrapolationOptions):
+    """The losses of a network that knows the equation of motion, and its collocation points."""
 
     lambda_data: float = Field(1.0, ge=0, description="Weight of the loss at the final plane.")
     lambda_pde: float = Field(1.0, ge=0, description="Weight of the Lorentz equation along the path.")
@@ -76,10 +77,14 @@ class PhysicsOptions(MagnetOptions):
     )
 
     @model_validator(mode="after")
-    def _something_to_learn(self) -> PhysicsOptions:
+    def _something_to_learn(self) -> EquationOptions:
         if self.lambda_data == self.lambda_pde == 0:
             raise ValueError("lambda_data and lambda_pde cannot both be 0: nothing would be learnt")
         return self
+
+
+class PhysicsOptions(EquationOptions, MagnetOptions):
+    """A network that scales its outputs by the size of the bend and is trained on the equation of motion."""
 
 
 class PinnOptions(PhysicsOptions):
@@ -105,3 +110,37 @@ class RkPinnOptions(PhysicsOptions):
         description="states: learnable combination of the bends up to four planes. slopes: the stages and "
         "the sum of the classical Runge-Kutta method.",
     )
+
+
+HYBRID_SIZES: dict[str, tuple[int, ...]] = {
+    "tiny": (16, 16),
+    "small": (32, 32),
+    "medium": (64, 64),
+    "wide": (128, 128),
+}
+"""Hidden widths of a hybrid, whose network runs at every step: with 32 steps, about the operations per track
+of the MLP of the same size."""
+
+
+class HybridOptions(EquationOptions):
+    """Runge-Kutta steps in a base field plus what a network adds to it."""
+
+    kind: Literal["hybrid"] = "hybrid"
+    activation: Literal["silu", "tanh", "relu", "gelu"] = Field(
+        "tanh", description="tanh fits a smooth field better than silu."
+    )
+    lambda_data: float = Field(
+        0.0, ge=0, description="Weight of the loss at the final plane; above 0, each step integrates paths."
+    )
+    n_collocation: int = Field(8, ge=1, description="Points per track at which fields are compared.")
+    steps: int = Field(32, ge=1, description="Integration steps, whatever the distance.")
+    base: tuple[tuple[float, float, float, float], ...] = Field(
+        TERMS[:5],
+        min_length=1,
+        description="Terms of the base field: peak [T], centre [mm], width [mm], sin2.",
+    )
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Hidden widths in force."""
+        return self.hidden or HYBRID_SIZES[self.size]

@@ -240,23 +240,31 @@ class PhysicsModel(keras.Model):
         fractions = physics.fractions(x, self.optimizer.iterations, training)
         stages = tf.reduce_mean(physics.penalty(self.defects(x, fractions)), axis=0)
         start = tf.reduce_mean(physics.penalty(self.start_error(x)))
+        parts = {f"stage_{index + 1}": stages[index] for index in range(self.stages) if self.stages > 1}
+        return self.total(tf.shape(x["state"])[0], tf.reduce_mean(stages), start, data, parts)
+
+    def total(
+        self, rows: Any, pde: Any, start: Any, data: Any = None, parts: Mapping[str, Any] | None = None
+    ) -> tf.Tensor:
+        """Return the weighted sum of the losses, and report each.
+
+        Args:
+            rows: Number of tracks that they are means of.
+            pde: Loss of the equation of motion.
+            start: Loss of the initial condition.
+            data: Keras' own loss, or None where it was not computed.
+            parts: Further numbers to report.
+        """
         # Keras has divided its own loss by the number of replicas; ours must match, and reports must not.
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        pde = tf.reduce_mean(stages)
-        terms = {"data": data, "pde": pde / replicas, "ic": start / replicas}
-        reported = {
-            "data_loss": data * replicas,
-            "physics_loss": start + pde,
-            "ic_loss": start,
-            "pde_loss": pde,
-        }
-        if self.stages > 1:
-            reported |= {f"stage_{index + 1}": stages[index] for index in range(self.stages)}
-        rows = tf.shape(y_pred["final_state"])[0]
+        terms = {"pde": pde / replicas, "ic": start / replicas}
+        reported = {"physics_loss": start + pde, "ic_loss": start, "pde_loss": pde, **(parts or {})}
+        if data is not None:
+            terms, reported = {**terms, "data": data}, {**reported, "data_loss": data * replicas}
         for name, value in reported.items():
             self.trackers[name].update_state(value, sample_weight=rows)
-        wanted = [physics.weights[name] * term for name, term in terms.items() if physics.weights[name]]
-        return tf.add_n(wanted)
+        weights = self.physics.weights
+        return tf.add_n([weights[name] * term for name, term in terms.items() if weights[name]])
 
 
 def at_fractions(rows: Inputs, fractions: Any) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
@@ -270,5 +278,5 @@ def at_fractions(rows: Inputs, fractions: Any) -> tuple[dict[str, tf.Tensor], tf
         The inputs, `n * points` rows with the points of a track side by side, and the fraction of each,
         `(n * points, 1)`.
     """
-    repeated = {name: tf.repeat(rows[name], tf.shape(fractions)[1], axis=0) for name in ("state", "z0", "dz")}
+    repeated = {name: tf.repeat(column, tf.shape(fractions)[1], axis=0) for name, column in rows.items()}
     return repeated, tf.reshape(fractions, [-1, 1])

@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from trackkeras.config import ModelOptions, Run
 from trackkeras.domain import Curve, Rows, task_of
+from trackkeras.domains.extrapolation.equation import EquationTask
 from trackkeras.domains.extrapolation.model_options import PhysicsOptions, PinnOptions, RkPinnOptions
-from trackkeras.domains.extrapolation.task import ExtrapolationTask
 from trackkeras.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,50 +31,13 @@ STAGE_SLOPES = 4 * 9 + 8 + 8 + 7 * 9
 per mm, the heads' units, and seven terms of two positions and two slopes."""
 
 
-class PhysicsTask(ExtrapolationTask):
-    """A network that is trained on the final state, the Lorentz equation along the path, or both."""
+class PhysicsTask(EquationTask):
+    """A network whose path follows the Lorentz equation as far as its loss makes it."""
 
     keras_modules = (
-        *ExtrapolationTask.keras_modules,
+        *EquationTask.keras_modules,
         *(f"trackkeras.domains.extrapolation.{name}" for name in _MODULES),
     )
-
-    def compile_arguments(self, run: Run, statistics: Mapping[str, Any]) -> dict[str, Any]:
-        """Return data loss, streaming metrics and the physics loss."""
-        from trackkeras.domains.extrapolation.physics_loss import Physics
-
-        options = run.model
-        assert isinstance(options, PhysicsOptions)
-        physics = Physics(
-            field=options.field,
-            weights={"data": options.lambda_data, "pde": options.lambda_pde, "ic": options.lambda_ic},
-            points=options.n_collocation,
-            collocation=options.collocation,
-            floor_mm=options.loss_floor_mm,
-            seed=run.training.seed,
-        )
-        return {**super().compile_arguments(run, statistics), "physics": physics}
-
-    def check_data(self, run: Run, dataset_config: Mapping[str, Any]) -> None:
-        """Refuse data of another field than the equation's; imported tracks do not say theirs.
-
-        Raises:
-            UserError: The generator's options name another field, or there is no field of this description.
-        """
-        from trackkeras.domains.extrapolation.fields import check_options
-
-        assert isinstance(run.model, PhysicsOptions)
-        own, given = run.model.field, dataset_config.get("field")
-        if "name" not in own:
-            raise UserError(f"model.field needs a name, such as 'name: lhcb', received {own}")
-        checked = check_options(**_arguments(own))
-        if given is None:
-            return
-        if (own["name"], checked) != (given["name"], check_options(**_arguments(given))):
-            raise UserError(
-                f"model.field is {own}, but the data was made in {given}; "
-                f"train with --set 'model.field={given}'"
-            )
 
     def curves(self, path: Path, rows: Rows, dataset_config: Mapping[str, Any]) -> tuple[Curve, ...]:
         """Return the network's trajectory beside that of Runge-Kutta."""
@@ -85,10 +48,6 @@ class PhysicsTask(ExtrapolationTask):
         assert isinstance(options, PhysicsOptions)
         field = dataset_config.get("field") or options.field
         return path_curves(load_trajectory(path), rows, field)
-
-
-def _arguments(field: Mapping[str, Any]) -> dict[str, Any]:
-    return {"name": field["name"], "options": {key: value for key, value in field.items() if key != "name"}}
 
 
 class PinnTask(PhysicsTask):

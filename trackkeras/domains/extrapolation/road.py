@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from trackkeras.config import Options
 from trackkeras.domain import Domain, Rows, Task
 from trackkeras.domains.extrapolation.generation_options import PRESETS, GenerateOptions
+from trackkeras.domains.extrapolation.hybrid import HybridTask
 from trackkeras.domains.extrapolation.mlp import MlpTask
 from trackkeras.domains.extrapolation.pinn import PinnTask, RkPinnTask
 
@@ -26,6 +27,7 @@ class Extrapolation(Domain):
         "mlp": MlpTask(),
         "pinn": PinnTask(),
         "rk_pinn": RkPinnTask(),
+        "hybrid": HybridTask(),
     }
     GenerateOptions = GenerateOptions
     generation_presets = PRESETS
