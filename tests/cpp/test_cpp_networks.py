@@ -33,11 +33,6 @@ SIGNATURES = {name: endpoint.signature for name, endpoint in exporter.all_endpoi
 
 
 @pytest.fixture(scope="module")
-def bundle(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return exporter.export(trained_run, tmp_path_factory.mktemp("bundles"), cpp=True)
-
-
-@pytest.fixture(scope="module")
 def program(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> native.Program:
     folder = tmp_path_factory.mktemp("programs")
     return native.Program(native.build("apply", folder, header=bundle / "mlp_tiny_small.hpp"))
