@@ -15,7 +15,12 @@ import pytest
 import tensorflow as tf
 
 from serving import native
+from serving.bundle import discover, read_bundle
+from serving.client import Client, RestClient
 from serving.errors import ServingError
+from serving.runtime import load
+from serving.server import Server
+from serving.signature import Signature as ServedSignature
 from trackkeras import cpp_export
 from trackkeras import export as exporter
 from trackkeras.checkpoints import load_model
@@ -164,9 +169,6 @@ def test_every_form_and_activation(options: list[str], rows: Rows, tmp_path: Pat
 def test_names_are_the_same_everywhere(
     program: native.Program, bundle: Path, rows: Rows, tmp_path: Path, name: str
 ) -> None:
-    from serving.bundle import read_bundle
-    from serving.runtime import load
-
     signature = SIGNATURES[name]
     sides = {"inputs": signature.inputs, "outputs": signature.outputs}
     declared = {
@@ -181,10 +183,21 @@ def test_names_are_the_same_everywhere(
         (said,) = program.run(kind, path, tmp_path, *options)
         assert said == declared, kind
     for engine in ("onnx", "savedmodel"):
-        found = load(served, engine).signatures[name]
-        assert {side: set(getattr(found, side)) for side in declared} == {
-            side: set(names) for side, names in declared.items()
-        }
+        assert described(load(served, engine).signatures[name]) == declared, engine
+    with Server(discover([bundle]), rest_port=0, grpc_port=0) as server:
+        for client in (Client(server.grpc_target), RestClient(server.rest_url)):
+            with client:
+                signatures = client.metadata(served.name).signatures
+                assert signatures.keys() == SIGNATURES.keys()
+                assert described(signatures[name]) == declared, type(client).__name__
+
+
+def described(signature: ServedSignature) -> dict[str, dict[str, int]]:
+    """Return names and numbers per row of inputs and outputs."""
+    return {
+        side: {key: int(np.prod(spec.shape[1:])) for key, spec in getattr(signature, side).items()}
+        for side in ("inputs", "outputs")
+    }
 
 
 def test_the_jacobian_is_the_same_in_every_engine(program: native.Program, bundle: Path, rows: Rows) -> None:

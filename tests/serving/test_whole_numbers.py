@@ -70,6 +70,7 @@ def task() -> Any:
     return SimpleNamespace(
         signature=lambda: SIGNATURE,
         endpoints=dict,
+        axes=tuple,
         parity=lambda: Parity("equal", excess),
         parity_rows=100,
         inputs=lambda rows: {t.name: rows[t.name].astype(t.dtype) for t in SIGNATURE.inputs},
