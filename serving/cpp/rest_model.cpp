@@ -87,6 +87,11 @@ class RestModel final : public TrackModel {
     to += text;
   }
 
+  static std::int32_t whole(double value) {
+    if (!(std::abs(value) <= 2147483647.0)) throw Error("the server gives a number that is no int32");
+    return static_cast<std::int32_t>(value);
+  }
+
   void read_outputs(const std::string& body, std::size_t rows, const std::vector<void*>& out) const {
     std::map<std::string, std::vector<double>> found;
     JsonReader reader(body);
@@ -104,7 +109,7 @@ class RestModel final : public TrackModel {
       if (outputs_[i].type == Type::float32)
         std::transform(values.begin(), values.end(), static_cast<float*>(out[i]), [](double v) { return static_cast<float>(v); });
       else
-        std::transform(values.begin(), values.end(), static_cast<std::int32_t*>(out[i]), [](double v) { return static_cast<std::int32_t>(v); });
+        std::transform(values.begin(), values.end(), static_cast<std::int32_t*>(out[i]), whole);
     }
   }
 

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from serving import deployment, native
+from serving.bundle import read_bundle
+from serving.runtime import load
 from trackkeras import bench, cli
 from trackkeras.domains.extrapolation import cpp_baseline, cpp_comparison
 from trackkeras.domains.extrapolation.grid import NODES
@@ -115,15 +117,19 @@ def test_network_and_baseline_side_by_side(bundle: Path, monkeypatch: pytest.Mon
         assert line["us_per_track"] == "n/a"
 
 
-def test_a_bundle_without_header_runs_in_onnx_runtime(
-    bundle: Path, tmp_path: Path, no_experiment_data: None
-) -> None:
+def test_a_bundle_without_header_runs_in_onnx_runtime(bundle: Path, tmp_path: Path) -> None:
     copy = tmp_path / "mlp_tiny-small/1"
     shutil.copytree(bundle, copy, ignore=shutil.ignore_patterns("*.hpp"))
-    table = bench.compare_with_cpp(copy, 500, seed=3)
-    assert {row["sample"] for row in table} == {"simulated"}
-    assert table[0]["method"].endswith("ONNX Runtime, C++")
-    assert np.isfinite(table[0]["pos_mean_mm"])
+    network = cpp_comparison.CppNetwork(read_bundle(copy), tmp_path)
+    assert network.label == "mlp_tiny-small, ONNX Runtime, C++"
+    tracks = simulated(5)
+    rows = {name: tracks[name] for name in INPUTS}
+    expected = load(read_bundle(copy)).run("serving_default", rows)
+    np.testing.assert_array_equal(network.predict(rows)["final_state"], expected["final_state"])
+
+
+def test_without_recorded_states_the_simulated_tracks_remain(no_experiment_data: None) -> None:
+    assert list(cpp_comparison._recorded()) == []
 
 
 def test_what_cannot_be_compared_is_named(bundle: Path, tmp_path: Path) -> None:

@@ -98,14 +98,28 @@ def test_dz_zero_and_neutral_tracks_are_exact(bundle: Path) -> None:
     np.testing.assert_array_equal(neutral["final_state"][:, 2:], state[:, 2:])
 
 
-def test_versions_count_up_and_are_never_overwritten(bundle: Path, trained_run: Path) -> None:
-    out = bundle.parent.parent
+def test_versions_count_up_and_are_never_overwritten(
+    bundle: Path, trained_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another export takes the next number between its choice and the end of this export."""
+    describe, folder = exporter._describe, bundle.parent
     before = (bundle / "model.onnx").read_bytes()
-    (out / bundle.parent.name / "7").mkdir()
-    assert exporter.export(trained_run, out).name == "8"
+    (folder / "7").mkdir()
+
+    def overtaken(directory: Path, name: str, version: int, *arguments: Any) -> None:
+        if version == 8:
+            (folder / "8").mkdir()
+            (folder / "8/model.onnx").write_text("of the other export")
+        describe(directory, name, version, *arguments)
+
+    monkeypatch.setattr(exporter, "_describe", overtaken)
+    made = exporter.export(trained_run, folder.parent)
+    assert made.name == "9"
+    assert json.loads((made / "bundle.json").read_text())["version"] == 9
     assert (bundle / "model.onnx").read_bytes() == before
-    for version in ("7", "8"):
-        shutil.rmtree(out / bundle.parent.name / version)
+    assert (folder / "8/model.onnx").read_text() == "of the other export"
+    for version in ("7", "8", "9"):
+        shutil.rmtree(folder / version)
 
 
 @pytest.mark.parametrize("runner", ["run_onnx", "run_saved_model"])
@@ -157,28 +171,6 @@ def test_a_saved_model_that_only_python_can_read_is_refused(
     ):
         exporter.export(trained_run, tmp_path)
     assert not list(tmp_path.rglob("saved_model.pb"))
-
-
-def test_two_exports_at_once_get_two_versions(
-    bundle: Path, trained_run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The other export ends between the choice of a number and the end of this one."""
-    describe, out = exporter._describe, bundle.parent.parent
-    other = bundle.parent / "2"
-
-    def overtaken(directory: Path, name: str, version: int, *arguments: Any) -> None:
-        if version == 2:
-            other.mkdir()
-            (other / "model.onnx").write_text("of the other export")
-        describe(directory, name, version, *arguments)
-
-    monkeypatch.setattr(exporter, "_describe", overtaken)
-    made = exporter.export(trained_run, out)
-    assert made.name == "3"
-    assert json.loads((made / "bundle.json").read_text())["version"] == 3
-    assert (other / "model.onnx").read_text() == "of the other export"
-    for folder in (made, other):
-        shutil.rmtree(folder)
 
 
 def test_parity_is_reported_band_by_band(bundle: Path, dataset: Path) -> None:
