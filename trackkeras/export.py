@@ -120,10 +120,10 @@ def _check_endpoint(
     for kind, runner in runners.items():
         try:
             found = runner()
-        except ServingError:
+        except (ServingError, UserError):
             raise
         except Exception as error:  # the engines' errors have no common base class
-            reason = str(error).strip().splitlines()[0][:300]
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
             raise UserError(f"{name} in {kind} cannot be run: {reason}; nothing exported") from error
         result = compare(endpoint.parity, rows, reference, found)
         report[kind] = {
