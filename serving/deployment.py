@@ -25,6 +25,9 @@ from serving.messages import POOL, BatchingParameters, MonitoringConfig
 IMAGE = "tensorflow/serving:latest"
 """The official image; pin a tag or a digest for production."""
 
+ENGINE = "TensorFlow C API, C++"
+"""The engine of `trackkeras bench inference` whose times are those of TensorFlow Serving without batching."""
+
 BATCHING_CONFIG = "batching.config"
 MONITORING_CONFIG = "monitoring.config"
 COMPOSE = "docker-compose.yaml"
@@ -66,31 +69,34 @@ def read_curve(path: Path) -> dict[int, float]:
     """Read a latency curve.
 
     Args:
-        path: JSON list of objects with `batch` [rows] and `us_per_call`, which
-            `trackkeras bench inference --json` prints; of several with one batch size the fastest counts.
+        path: JSON object with `rows`, a list of objects with `engine`, `batch` [rows] and
+            `inference_time_cpu` [us per call], which `trackkeras bench inference --output` writes. Rows of
+            the TensorFlow C API count, which TensorFlow Serving runs without its protocol.
 
     Returns:
         Time per call [us] by batch size, ascending.
 
     Raises:
-        ServingError: No such file, or not such a list with at least two batch sizes.
+        ServingError: No such file, or no such rows for at least two batch sizes.
     """
     try:
-        rows = json.loads(path.read_text())
         curve: dict[int, float] = {}
-        for row in rows:
-            batch, time = int(row["batch"]), float(row["us_per_call"])
+        for row in json.loads(path.read_text())["rows"]:
+            if row["engine"] != ENGINE:
+                continue
+            batch, time = int(row["batch"]), float(row["inference_time_cpu"])
             if batch < 1 or not 0 < time < float("inf"):
                 raise ValueError
-            curve[batch] = min(time, curve.get(batch, time))
+            curve[batch] = time
     except OSError as error:
         raise ServingError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, TypeError, KeyError):
         curve = {}
     if len(curve) < 2:
         raise ServingError(
-            f"{path} is no latency curve: expected a JSON list of objects with 'batch' and 'us_per_call' "
-            "for two batch sizes or more, as `trackkeras bench inference BUNDLE --json` prints"
+            f"{path} is no latency curve: expected rows of the engine {ENGINE!r} with 'inference_time_cpu' "
+            "for two batch sizes or more, as `trackkeras bench inference BUNDLE --output FILE` writes where "
+            "there is a C++ compiler"
         )
     return dict(sorted(curve.items()))
 

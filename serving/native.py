@@ -111,7 +111,9 @@ def build(program: str, folder: Path, header: Path | None = None, flags: Sequenc
         raise ServingError("no C++ compiler: install g++ or name one in the variable CXX")
     target = folder / program
     engines = (
-        ("onnx_model", "saved_model") if "open_model.hpp" in (SOURCES / f"{program}.cpp").read_text() else ()
+        ("onnx_model", "rest_model", "saved_model")
+        if "open_model.hpp" in (SOURCES / f"{program}.cpp").read_text()
+        else ()
     )
     command = [compiler, "-std=c++17", "-O2", *flags, f"-I{SOURCES}", "-o", str(target)]
     if header is not None:
@@ -162,8 +164,8 @@ class Program:
         """Run `apply` on some rows.
 
         Args:
-            kind: `onnx`, `saved_model` or `generated`.
-            model: File, folder, or instruction set.
+            kind: `onnx`, `saved_model`, `rest` or `generated`.
+            model: File, folder, address, or instruction set.
             rows: Input columns.
             inputs: Which of them the model takes.
             outputs: What it gives.

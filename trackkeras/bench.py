@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from tfrecords_tools.schema import Columns, Schema
-from trackkeras.errors import UserError
+from trackkeras.memory import resident_mb
+
+if TYPE_CHECKING:
+    from trackkeras.inference_bench import Plan
 
 Row = dict[str, Any]
 
@@ -212,155 +211,84 @@ class _Memory:
 
     def _run(self) -> None:
         while not self._done.wait(0.1):
-            workers = [_resident(process.pid) for process in multiprocessing.active_children() if process.pid]
+            workers = [
+                resident_mb(process.pid) for process in multiprocessing.active_children() if process.pid
+            ]
             self.largest = max([self.largest, *workers])
-            self.together = max(self.together, sum(workers) + _resident(os.getpid()))
-
-
-def _resident(pid: int) -> float:
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    except (OSError, IndexError):  # it has just ended
-        return 0.0
-    return pages * resource.getpagesize() / 1e6
+            self.together = max(self.together, sum(workers) + resident_mb())
 
 
 # -- inference ---------------------------------------------------------------------------------------------
 
 
-BATCHES = (1, 32, 256, 1024, 4096)
-WARM_UPS, CALLS, PASSES = 10, 100, 3
+def inference(bundle: Path, run: Path | None = None, plan: Plan | None = None) -> list[Row]:
+    """Time a bundle in every engine at hand, with the domain's classical methods in C++ and Numba beside it.
 
-
-def inference(bundle: Path) -> list[Row]:
-    """Measure a bundle in every engine at hand, one thread, and the Runge-Kutta baseline in C++ beside it.
-
-    Each batch size gets 10 calls that do not count and 100 that do; Python and C++ take turns, three times,
-    and the median of the three counts. C++ rows need a compiler, the header a bundle of `export --cpp`.
+    C++ rows need a compiler, the header a bundle of `export --cpp`.
 
     Args:
         bundle: Version folder.
+        run: Folder of the run that it was exported from, for a row of Keras itself.
+        plan: Batch sizes and numbers of calls.
     """
-    from serving import native
     from serving.bundle import read_bundle
-    from serving.runtime import load
-    from serving.signature import DEFAULT_SIGNATURE
+    from trackkeras.inference_bench import Plan, measure, scattered_examples
 
+    plan = plan or Plan()
     found = read_bundle(bundle)
-    backend = load(found)
-    rows = _scattered_examples(found, 4 * BATCHES[-1])
-    measured: dict[tuple[str, int], list[Row]] = {}
-    table: list[Row] = []
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for key, column in rows.items():
-            native.write_column(folder, key, column)
-        program, header = None, next(iter(bundle.glob("*.hpp")), None)
-        if native.find_compiler() is not None:
-            program = native.Program(native.build("benchmark", folder, header=header))
-        for _ in range(PASSES):
-            passed = list(_python_times(lambda inputs: backend.run(DEFAULT_SIGNATURE, inputs), rows))
-            if program is not None:
-                passed += _cpp_times(program, found.path, folder, header is not None)
-            for row in passed:
-                measured.setdefault((row["engine"], row["batch"]), []).append(row)
-        if program is not None and found.description["domain"] == "extrapolation":
-            table = _cpp_propagation(folder)
-    return [
-        _inference_row(
-            engine,
-            batch,
-            statistics.median(row["p50_us"] for row in several),
-            statistics.median(row["p95_us"] for row in several),
-            several[0].get("memory_mb"),
-        )
-        for (engine, batch), several in measured.items()
-    ] + table
+    if found.description["domain"] != "extrapolation":
+        return measure(bundle, run, scattered_examples(found, plan.rows), plan=plan)
+    from trackkeras.domains.extrapolation.inference_baselines import INPUTS, classical_turns, simulated
+
+    tracks = simulated(plan.rows)
+    with tempfile.TemporaryDirectory() as folder:
+        others = classical_turns(found, tracks, plan, Path(folder))
+        return measure(bundle, run, {name: tracks[name] for name in INPUTS}, others, plan)
 
 
-def _inference_row(engine: str, batch: int, p50_us: float, p95_us: float | str, memory_mb: Any) -> Row:
-    return {
-        "engine": engine,
-        "batch": batch,
-        "inference_time_cpu": p50_us,
-        "p95_us": p95_us,
-        "us_per_row": p50_us / batch,
-        "rows_per_s": 1e6 * batch / p50_us,
-        "inference_time_gpu": "n/a",
-        "throughput_gpu": "n/a",
-        "memory_mb": "n/a" if memory_mb is None else memory_mb,
+def compare_with_cpp(bundle: Path, tracks: int, seed: int) -> list[Row]:
+    """Compare an extrapolation bundle with the C++ baseline; see `cpp_comparison`.
+
+    Args:
+        bundle: Version folder.
+        tracks: Number of simulated tracks.
+        seed: Seed of the simulation.
+    """
+    from trackkeras.domains.extrapolation.cpp_comparison import compare
+
+    return compare(bundle, tracks, seed)
+
+
+def machine() -> Row:
+    """Return what the numbers of this module depend on: processor, cores, memory, load and versions."""
+    from trackkeras.runs import environment
+
+    names = [
+        line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")
+    ]
+    sizes = [line.split()[1] for line in _lines("/proc/meminfo") if line.startswith("MemTotal")]
+    return environment() | {
+        "processor": names[0] if names else "unknown",
+        "memory_gb": round(int(sizes[0]) / 1e6, 1) if sizes else None,
+        "load": os.getloadavg()[0],
     }
 
 
-def _scattered_examples(bundle: Any, rows: int) -> dict[str, Any]:
-    """Return the bundle's example, each number times 0.5 to 1.5; whole numbers as they are."""
-    rng = np.random.default_rng(0)
-    result = {}
-    for name, spec in bundle.signatures["serving_default"].inputs.items():
-        example = np.repeat(np.asarray(bundle.description["examples"][name])[:1], rows, axis=0)
-        factor = 1 if spec.dtype.kind == "i" else rng.uniform(0.5, 1.5, example.shape)
-        result[name] = (example * factor).astype(spec.dtype)
-    return result
+def machine_line(found: Row) -> str:
+    """Return `machine()` as one line of text."""
+    packages = found["packages"]
+    return (
+        f"{found['processor']}, {found['cpus']} cores, {found['memory_gb']} GB, load {found['load']:.1f}; "
+        f"Python {found['python']}, TensorFlow {packages['tensorflow']}, Keras {packages['keras']}, "
+        f"ONNX Runtime {packages['onnxruntime']}, Numba {packages['numba']}"
+    )
 
 
-def _python_times(run: Callable[[dict[str, Any]], Any], rows: dict[str, Any]) -> Iterator[Row]:
-    for batch in BATCHES:
-        times = []
-        for call in range(WARM_UPS + CALLS):
-            first = call * batch % (3 * BATCHES[-1])
-            inputs = {name: column[first : first + batch] for name, column in rows.items()}
-            start = time.perf_counter()
-            run(inputs)
-            times.append(1e6 * (time.perf_counter() - start))
-        counted = times[WARM_UPS:]
-        p50, p95 = (float(np.quantile(counted, share)) for share in (0.5, 0.95))
-        yield {"engine": "ONNX Runtime, Python", "batch": batch, "p50_us": p50, "p95_us": p95}
-
-
-_CPP_ENGINES = {
-    "onnx": "ONNX Runtime, C++",
-    "saved_model": "TensorFlow C API, C++",
-    "generated": "generated C++",
-    "generated, one row": "generated C++, entry point for one row",
-    "generated, one row after the other": "generated C++, one row, each after the one before",
-    "generated, one row with Jacobian": "generated C++, one row with Jacobian",
-}
-
-
-def _cpp_times(program: Any, bundle: Path, folder: Path, generated: bool) -> list[Row]:
-    from serving.native import find_library
-
-    engines = [
-        f"onnx={bundle / 'model.onnx'}@{find_library('onnxruntime')}",
-        f"saved_model={bundle}@{find_library('tensorflow')}",
-        *(["generated=best"] if generated else []),
-    ]
-    batches = ",".join(map(str, BATCHES))
-    # One process each: TensorFlow's threads would slow the others.
-    said = [row for engine in engines for row in program.run(folder, batches, engine)]
-    return [{**row, "engine": _CPP_ENGINES[row["engine"]]} for row in said]
-
-
-def _cpp_propagation(folder: Path) -> list[Row]:
-    """Time RK4 and an adaptive method in C++ on a trilinear map of `lhcb` with 81 x 81 x 146 nodes."""
-    from serving import native
-    from trackkeras.domains.extrapolation import make_field
-    from trackkeras.domains.extrapolation.grid import NODES
-
-    axes = [np.arange(first, last + step / 2, step) for first, last, step in NODES]
-    points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
-    grid = folder / "map.f64"
-    np.concatenate([points, make_field("lhcb").field(*points.T)], axis=1).tofile(grid)
-    program = native.Program(native.build("propagate", folder))
-    table = []
-    for method, value, label in (
-        ("rk4", 100.0, "C++ RK4, steps of 100 mm"),
-        ("rk4", 25.0, "C++ RK4, steps of 25 mm"),
-        ("adaptive", 1e-3, "C++ Cash-Karp, tolerance 1e-3 mm"),
-    ):
-        (said,) = program.run(grid, method, str(value), folder, "3")
-        table.append(_inference_row(label, 1, said["us_per_track"], "n/a", None))
-    return table
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []
 
 
 # -- server ------------------------------------------------------------------------------------------------
@@ -377,18 +305,15 @@ def server(bundle: Path, seconds: float = 2.0) -> list[Row]:
     """
     from serving.bundle import discover
     from serving.loadtest import Bounds, load_test
+    from trackkeras.local_server import served
 
     newest = discover([bundle])[0].versions[-1]
     table = []
-    with _served(bundle) as place:
-        addresses = {
-            "gRPC": f"{place['host']}:{place['grpc_port']}",
-            "REST": f"http://{place['host']}:{place['rest_port']}",
-        }
-        for protocol, address in addresses.items():
+    with served(bundle) as place:
+        for protocol in ("gRPC", "REST"):
             for batch in (1, 256, 4096):
                 result = load_test(
-                    address,
+                    place[protocol],
                     newest.name,
                     newest.description["examples"],
                     batch,
@@ -403,28 +328,3 @@ def server(bundle: Path, seconds: float = 2.0) -> list[Row]:
                     for step in result["steps"]
                 ]
     return table
-
-
-@contextmanager
-def _served(bundle: Path) -> Iterator[dict[str, Any]]:
-    """Run `trackkeras serve` on free ports; gives what it says of itself."""
-    command = [
-        sys.executable,
-        "-m",
-        "trackkeras.cli",
-        "serve",
-        str(bundle),
-        "--rest-port",
-        "0",
-        "--grpc-port",
-        "0",
-    ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            if not line:
-                raise UserError(f"the server of {bundle} did not start; see its message above")
-            yield json.loads(line)
-        finally:
-            process.terminate()

@@ -6,12 +6,10 @@ error costs nothing. Errors are one line on stderr and exit code 2 for bad input
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 import os
 import sys
-import tempfile
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
@@ -20,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trackkeras import __version__
+from trackkeras.tensorflow_import import load_tensorflow
 
 if TYPE_CHECKING:
     from tfrecords_tools.manifest import Manifest
@@ -111,23 +110,6 @@ def _complain(message: str) -> int:
 def _prepare_environment() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-
-
-def _load_tensorflow() -> None:
-    """Import TensorFlow without what its native libraries write to stderr whatever the log level."""
-    sys.stderr.flush()
-    saved = os.dup(2)
-    with tempfile.TemporaryFile() as hidden:
-        os.dup2(hidden.fileno(), 2)
-        try:
-            importlib.import_module("tensorflow")
-        except BaseException:
-            hidden.seek(0)
-            os.write(saved, hidden.read())
-            raise
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
 
 
 def _print_json(value: Any) -> None:
@@ -391,7 +373,7 @@ def tfio(
 
     if file is not None and not file.is_file():
         raise UserError(f"no such file: {file}")
-    _load_tensorflow()
+    load_tensorflow()
     from trackkeras.tfio import open_source, try_native_operation
 
     if file is None:
@@ -673,7 +655,7 @@ def train(
         from trackkeras.tracking import check_installed
 
         check_installed()
-    _load_tensorflow()
+    load_tensorflow()
     from trackkeras.training import train as fit
 
     folder = fit(run, data, runs / name, resume=resume, overwrite=overwrite, mlflow=mlflow)
@@ -736,7 +718,7 @@ def study(
     budget = [] if time_budget is None else [f"training.time_budget_s={time_budget}"]
     assignments = [*(set_ or ()), *budget]
     check_study(chosen, samples, assignments)
-    _load_tensorflow()
+    load_tensorflow()
     results = []
     for result in run_study(
         chosen, data, runs, samples=samples, assignments=assignments, resume=resume, limit=limit
@@ -813,7 +795,7 @@ def evaluate(
     if data is not None:
         _check_dataset(data)
     others = _named_datasets("--also", also)
-    _load_tensorflow()
+    load_tensorflow()
     from trackkeras.evaluation import evaluate as compute
     from trackkeras.report import write_report
 
@@ -945,7 +927,7 @@ def export(
     open_run(run)
     if data is not None:
         _check_dataset(data)
-    _load_tensorflow()
+    load_tensorflow()
     from trackkeras.export import FORMATS
     from trackkeras.export import export as write
 
@@ -1012,7 +994,9 @@ def serving_config(
     ] = None,
     batching: Annotated[
         Path | None,
-        typer.Option(metavar="CURVE.json", help="Batch as this `bench inference --json` curve suggests."),
+        typer.Option(
+            metavar="TIMES.json", help="Batch as this table of `bench inference --output` suggests."
+        ),
     ] = None,
     threads: Annotated[int | None, typer.Option(help="Threads that run batches; default: cores.")] = None,
     monitoring: Annotated[
@@ -1224,20 +1208,47 @@ def bench_generate(
 @bench_app.command("inference")
 def bench_inference(
     bundle: Annotated[Path, typer.Argument(help="Version folder of a bundle.")],
+    run: Annotated[
+        Path | None, typer.Option(help="Run folder that it was exported from: adds a row of Keras.")
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="Also write the table to this JSON file.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Time per call [us] by engine and batch size, one thread; C++ engines where there is a compiler.
 
-    Example: trackkeras bench inference bundles/mlp_medium-first/1 --output times.json
+    Keras, TensorFlow, ONNX Runtime, C++, the server over gRPC and REST, and classical extrapolation in C++,
+    Numba and, where pyacts is installed, ACTS. About three minutes.
+
+    Example: trackkeras bench inference bundles/mlp_medium-first/1 --run runs/first --output times.json
     """
-    from tfrecords_tools.files import write_json
     from trackkeras.bench import inference
 
-    rows = inference(bundle)
-    if output is not None:
-        write_json(output, rows)
-    _show_bench(rows, as_json)
+    _show_report({"bundle": str(bundle)}, lambda: inference(bundle, run), output, as_json)
+
+
+@bench_app.command("compare-with-cpp")
+def bench_compare_with_cpp(
+    bundle: Annotated[Path, typer.Argument(help="Version folder of an extrapolation bundle.")],
+    tracks: Annotated[int, typer.Option(help="Simulated tracks.")] = 100_000,
+    seed: Annotated[int, typer.Option(help="Seed of the simulation.")] = 1,
+    output: Annotated[Path | None, typer.Option(help="Also write the table to this JSON file.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Accuracy and time per track of a network and of Runge-Kutta, both in C++ and on the same tracks.
+
+    On simulated tracks, and on states of LHCb's C++ extrapolator where TRACKKERAS_DATA has them.
+
+    Example: trackkeras bench compare-with-cpp bundles/mlp_medium-first/1 --output cpp.json
+    """
+    from trackkeras.bench import compare_with_cpp
+
+    _show_report(
+        {"bundle": str(bundle)},
+        lambda: compare_with_cpp(bundle, tracks, seed),
+        output,
+        as_json,
+        ("description",),
+    )
 
 
 @bench_app.command("server")
@@ -1251,6 +1262,32 @@ def bench_server(
     from trackkeras.bench import server
 
     _show_bench(server(bundle), as_json)
+
+
+def _show_report(
+    head: dict[str, Any],
+    measure: Callable[[], list[dict[str, Any]]],
+    output: Path | None,
+    as_json: bool,
+    hidden: tuple[str, ...] = (),
+) -> None:
+    """Print a table with the machine that it was measured on, and write both to a file."""
+    from tfrecords_tools.files import write_json
+    from trackkeras.bench import machine, machine_line
+    from trackkeras.errors import UserError
+
+    if output is not None and not output.parent.is_dir():
+        raise UserError(f"no such folder: {output.parent}")
+    report = head | {"machine": machine(), "rows": measure()}
+    if output is not None:
+        write_json(output, report)
+    if as_json:
+        _print_json(report)
+        return
+    _print_rows([{key: value for key, value in row.items() if key not in hidden} for row in report["rows"]])
+    for text in dict.fromkeys(row[key] for key in hidden for row in report["rows"]):
+        print(text)
+    print(machine_line(report["machine"]))
 
 
 def _show_bench(rows: list[dict[str, Any]], as_json: bool) -> None:

@@ -1,8 +1,27 @@
 """MLP -> one C++ header that needs nothing else, refused unless it agrees with Keras.
 
 The header holds the weights and the same code three times: for AVX-512, for AVX2 and for any processor; the
-best is chosen at run time. What a domain adds to the dense layers (a bend on a straight line, say) it gives
-as C++ text in `Network.finish`.
+best is chosen at run time. What a domain adds to the dense layers it gives as C++ text in
+`Network.functions`: what follows them (a bend on a straight line, say), and numbers that they see beside the
+columns (the state after a few steps through a field, say).
+
+That text is compiled once per instruction set, for vectors `vec` of rows: arithmetic goes component by
+component. It may use `fill(to, number)`, `bound(v, limit)`, `invert(v)`, `exponential(v)`, `inverse_root(v)`,
+which change their first argument, and with prepared numbers `sine_cosine(v, sine, cosine)`; every function
+begins with `TRACKKERAS_INLINE`. It defines
+
+    void finish(const vec* in, const vec* heads, int stride, vec* out)
+    void finish_with_jacobian(const vec* in, const vec* along, const vec* heads, vec* out, vec* jacobian)
+
+`in` holds the columns and behind them the prepared numbers, `heads[i * stride]` what the last layer gives. In
+the second, `heads[i * (1 + tangents)]` is followed by its derivatives, `along[i * tangents + j]` is the
+derivative of prepared number i along column j (a null pointer without any), and `jacobian[i * tangents + j]`
+that of `out[i]`. Where `Network.prepared` names numbers, it also defines
+
+    void prepare(vec* in)
+    void prepare_with_jacobian(vec* in, vec* along)
+
+which write them behind the columns, and their derivatives.
 """
 
 from __future__ import annotations
@@ -47,13 +66,15 @@ class Network:
 
     Attributes:
         columns: Names of all input columns, one input after the other.
-        features: Which columns the first layer sees, in its order.
+        features: Which columns the first layer sees, in its order; behind the last column follow the prepared
+            numbers.
         mean: `(features,)`, subtracted from the features.
         inverse_scale: `(features,)`, multiplied with them then.
         layers: Dense layers; all but the last have one common activation, the last is linear.
         tangents: Derivatives are taken with respect to the first so many columns.
         endpoint: Name of the bundle's signature that gives the derivatives too.
-        finish: C++ functions `finish` and `finish_with_jacobian`, from columns and last layer to the output.
+        functions: C++ text, see above.
+        prepared: Names of the numbers that `prepare` computes.
     """
 
     columns: tuple[str, ...]
@@ -63,7 +84,8 @@ class Network:
     layers: tuple[Layer, ...]
     tangents: int
     endpoint: str
-    finish: str
+    functions: str
+    prepared: tuple[str, ...] = ()
 
 
 # Register budgets: `block` neurons times `tile` vectors of rows, `block_with_derivatives` neurons times 6,
@@ -128,13 +150,16 @@ def read_stack(heads: Any, columns: Sequence[str]) -> tuple[tuple[int, ...], Any
 
     Args:
         heads: Output of a linear `Dense`.
-        columns: Names of all input columns, such as `state[0]`.
+        columns: Names of all input columns, such as `state[0]`, and of prepared numbers behind them: a layer
+            whose output `LAYER[0]` is among them is not looked into.
 
     Returns:
-        The columns that the first layer sees, the `Standardize` layer, and the dense layers in their order.
+        Places of the columns that the first layer sees, the `Standardize` layer, and the dense layers in
+        their order.
 
     Raises:
-        UserError: The graph is not inputs, `Concatenate`, `Standardize`, `Dense`, ..., `Dense`.
+        UserError: The graph is not inputs and prepared numbers, `Concatenate`, `Standardize`, and `Dense`
+            layers.
     """
     layers: list[Layer] = []
     layer, sources = producer(heads)
@@ -150,7 +175,7 @@ def read_stack(heads: Any, columns: Sequence[str]) -> tuple[tuple[int, ...], Any
     features: list[int] = []
     for source in sources:
         origin, _ = producer(source)
-        if type(origin).__name__ != "InputLayer":
+        if f"{origin.name}[0]" not in columns:
             raise _not_an_mlp(origin)
         features += [columns.index(f"{origin.name}[{index}]") for index in range(source.shape[-1])]
     if len({entry.activation for entry in layers[:-1]}) > 1:
@@ -235,7 +260,8 @@ def render(network: Network, signature: Signature, name: str, title: str) -> str
         namespace=name,
         inputs=tensors,
         outputs=[_tensor(tensor) for tensor in signature.outputs],
-        features=[network.columns[index] for index in network.features],
+        features=[(*network.columns, *network.prepared)[index] for index in network.features],
+        prepared=len(network.prepared),
         feature_columns=network.features,
         flattened=[
             {"tensor": index, "index": column, "columns": tensor["columns"]}
@@ -255,7 +281,7 @@ def render(network: Network, signature: Signature, name: str, title: str) -> str
         widest=padded,
         widest_padded=padded,
         crc=_crc(numbers),
-        finish=network.finish.strip() + "\n",
+        functions=network.functions.strip() + "\n",
         instruction_sets=_INSTRUCTION_SETS,
         parameters=", ".join(f"const float* {name}" for name in names),
         arguments=", ".join(names),

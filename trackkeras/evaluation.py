@@ -131,7 +131,7 @@ def evaluate_sample(
         result["metrics"][name] = all_intervals(metrics, errors)
         for axis, band in zip(axes, result["bands"], strict=True):
             band["metrics"][name] = _in_bands(
-                metrics, errors, _band_index(axis, sample.rows), len(band["rows"])
+                metrics, errors, band_index(axis, sample.rows), len(band["rows"])
             )
         for pair, chart in zip(task.maps(), result["maps"], strict=True):
             chart["metric"] = mapped.name
@@ -160,7 +160,7 @@ def _target(limit: float, value: float) -> dict[str, Any]:
     return {"limit": limit, "value": value, "met": value < limit}
 
 
-def _band_index(axis: Axis, rows: Rows) -> NDArray[Any]:
+def band_index(axis: Axis, rows: Rows) -> NDArray[Any]:
     """Return `(n,)` band numbers; the upper edge of the last band belongs to it, -1 is outside."""
     values, edges = axis.values(rows), np.asarray(axis.edges)
     # float32 columns put 0.5 GeV a rounding error below its edge; such rows belong to the band
@@ -177,7 +177,7 @@ def _just_outside(values: NDArray[Any], edges: NDArray[Any]) -> bool:
 
 
 def _empty_band(axis: Axis, rows: Rows) -> dict[str, Any]:
-    index = _band_index(axis, rows)
+    index = band_index(axis, rows)
     counts = [int((index == number).sum()) for number in range(len(axis.edges) - 1)]
     return {
         "axis": axis.name,

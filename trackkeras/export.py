@@ -14,22 +14,18 @@ A bundle is a version folder of TF-Serving with a few files more:
 
 from __future__ import annotations
 
-import logging
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import keras
 import numpy as np
-import onnxruntime
-import tensorflow as tf
 
 from serving.bundle import onnx_name
+from serving.errors import ServingError
 from serving.native import find_compiler
 from serving.signature import DEFAULT_SIGNATURE
 from tfrecords_tools.files import new_file, read_json, write_json
@@ -37,14 +33,20 @@ from tfrecords_tools.reader import Dataset
 from trackkeras.checkpoints import load_model
 from trackkeras.config import Run
 from trackkeras.cpp_export import identifier, run_header, write_header
-from trackkeras.domain import Endpoint, Parity, Rows, Signature, Task, Tensor, open_dataset, task_of
+from trackkeras.domain import Endpoint, Rows, Task, Tensor, open_dataset, task_of
 from trackkeras.errors import UserError
 from trackkeras.evaluation import predict
-from trackkeras.onnx_handlers import HANDLERS
+from trackkeras.formats import (
+    OPSET,
+    quiet_converters,
+    run_onnx,
+    run_saved_model,
+    write_onnx,
+    write_saved_model,
+)
+from trackkeras.parity import choose_rows, compare, describe_bands
 from trackkeras.runs import RunFolder, environment, open_run
 
-OPSET = 18
-"""ONNX operator set; the newest that tf2onnx 1.17 writes."""
 FORMATS = ("saved_model", "onnx", "cpp")
 """What may stand in `parity.json` for a signature."""
 
@@ -62,115 +64,6 @@ def all_endpoints(task: Task) -> dict[str, Endpoint]:
     return {DEFAULT_SIGNATURE: network, **task.endpoints()}
 
 
-def write_saved_model(model: keras.Model, endpoints: Mapping[str, Endpoint], directory: Path) -> None:
-    """Write a SavedModel that session-based loaders (C, C++, TF-Serving) can read.
-
-    `tf.saved_model.save` of a Keras 3 model loads in Python only; `ExportArchive` is read everywhere.
-    """
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    for name, endpoint in endpoints.items():
-        specs = {
-            tensor.name: tf.TensorSpec((None, *tensor.shape), tensor.dtype, name=tensor.name)
-            for tensor in endpoint.signature.inputs
-        }
-        archive.add_endpoint(name, _function(model, endpoint), input_signature=[specs])
-    archive.write_out(str(directory), verbose=False)
-
-
-def _function(
-    model: keras.Model, endpoint: Endpoint
-) -> Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]]:
-    def function(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        outputs = endpoint.compute(model, inputs)
-        names = [tensor.name for tensor in endpoint.signature.outputs]
-        return {name: tf.identity(outputs[name], name=name) for name in names}
-
-    return function
-
-
-def write_onnx(saved_model: Path, name: str, signature: Signature, path: Path) -> None:
-    """Convert a signature of a SavedModel to ONNX with the same input and output names.
-
-    Args:
-        saved_model: Its folder.
-        name: Name of the signature.
-        signature: What it takes and gives.
-        path: The file to write.
-
-    Raises:
-        UserError: The file would want other inputs than the signature declares.
-    """
-    import onnx
-    from tf2onnx import convert, tf_loader
-
-    graph, inputs, outputs, rename = tf_loader.from_saved_model(
-        str(saved_model), None, None, tag="serve", signatures=[name], return_tensors_to_rename=True
-    )
-    with tf.device("/cpu:0"):
-        onnx_model, _ = convert._convert_common(
-            graph,
-            name="trackkeras",
-            input_names=inputs,
-            output_names=outputs,
-            tensors_to_rename=rename,
-            opset=OPSET,
-            custom_op_handlers=dict(HANDLERS),
-        )
-    declared = {tensor.name for tensor in signature.inputs}
-    found = {entry.name for entry in onnx_model.graph.input}
-    if found != declared:
-        raise UserError(
-            f"ONNX conversion of {name!r}: inputs {sorted(found)} instead of {sorted(declared)}; "
-            "nothing exported"
-        )
-    onnx.save_model(onnx_model, str(path))
-
-
-def run_saved_model(directory: Path, rows: Rows, signature: Signature, name: str = DEFAULT_SIGNATURE) -> Rows:
-    """Run a SavedModel through the session loader, as C++ and TF-Serving do."""
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        loaded = tf.compat.v1.saved_model.load(session, ["serve"], str(directory))
-        definition = loaded.signature_def[name]
-        feeds = {definition.inputs[tensor.name].name: rows[tensor.name] for tensor in signature.inputs}
-        fetches = {tensor.name: definition.outputs[tensor.name].name for tensor in signature.outputs}
-        return dict(session.run(fetches, feeds))
-
-
-def run_onnx(path: Path, rows: Rows, signature: Signature) -> Rows:
-    """Run an ONNX file in ONNX Runtime on one thread."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    names = [tensor.name for tensor in signature.outputs]
-    values = session.run(names, {tensor.name: rows[tensor.name] for tensor in signature.inputs})
-    return dict(zip(names, values, strict=True))
-
-
-@dataclass(frozen=True)
-class ParityResult:
-    """Agreement of one exported format with Keras.
-
-    Attributes:
-        excess: Largest difference, divided by what is allowed.
-        largest: Largest absolute difference per output component.
-        worst: Index of the row with the largest excess.
-    """
-
-    excess: float
-    largest: dict[str, list[float]]
-    worst: int
-
-
-def compare(parity: Parity, rows: Rows, reference: Rows, other: Rows) -> ParityResult:
-    """Compare predictions row by row under a parity rule."""
-    excess = np.asarray(parity.excess(rows, reference, other))
-    excess = np.where(np.isfinite(excess), excess, np.inf)
-    difference = {name: np.abs(other[name].astype(float) - reference[name]) for name in reference}
-    largest = {name: np.max(value, axis=0).ravel().tolist() for name, value in difference.items()}
-    return ParityResult(float(excess.max()), largest, int(excess.argmax()))
-
-
 def check_parity(
     task: Task, model: keras.Model, directory: Path, rows: Rows, header: Path | None = None
 ) -> dict[str, Any]:
@@ -180,14 +73,16 @@ def check_parity(
         task: Names the functions and their parity rules.
         model: The Keras model.
         directory: Folder of the exported formats.
-        rows: Rows to compare on; an endpoint may use fewer of them.
+        rows: Rows to compare on; an endpoint may use fewer of them, in every band as many as it has, up to a
+            thousand.
         header: The C++ header.
 
     Returns:
         The content of `parity.json`.
 
     Raises:
-        UserError: A format differs by more than the task allows; the message shows the worst row.
+        UserError: A format cannot be run, or differs by more than the task allows; the message shows the
+            worst row.
     """
     return {
         name: _check_endpoint(task, name, endpoint, model, directory, rows, header)
@@ -204,30 +99,62 @@ def _check_endpoint(
     rows: Rows,
     header: Path | None,
 ) -> dict[str, Any]:
-    signature = endpoint.signature
-    rows = {key: column[: endpoint.parity_rows] for key, column in rows.items()}
+    signature, axes = endpoint.signature, task.axes()
+    rows = choose_rows([rows], axes, endpoint.parity_rows)
     inputs = task.inputs(rows)
     reference = endpoint.reference(model, rows)
     runners: dict[str, Callable[[], Rows]] = {
         "saved_model": lambda: run_saved_model(directory, inputs, signature, name),
         "onnx": lambda: run_onnx(directory / onnx_name(name), inputs, signature),
     }
-    report: dict[str, Any] = {"rule": endpoint.parity.description, "rows": len(next(iter(rows.values())))}
+    report: dict[str, Any] = {
+        "rule": endpoint.parity.description,
+        "rows": len(next(iter(rows.values()))),
+        "bands": describe_bands(axes, rows),
+    }
     if header is not None and endpoint.in_header:
         if find_compiler() is None:
             report["cpp"] = {"not_compared": "there is no C++ compiler"}
         else:
             runners["cpp"] = lambda: run_header(header, inputs, signature, name)
     for kind, runner in runners.items():
-        result = compare(endpoint.parity, rows, reference, runner())
-        report[kind] = {"excess": result.excess, "largest_difference": result.largest}
+        try:
+            found = runner()
+        except (ServingError, UserError):
+            raise
+        except Exception as error:  # the engines' errors have no common base class
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+            raise UserError(f"{name} in {kind} cannot be run: {reason}; nothing exported") from error
+        result = compare(endpoint.parity, rows, reference, found)
+        report[kind] = {
+            "excess": result.excess,
+            "largest_difference": result.largest,
+            "bands": result.in_bands(axes, rows),
+        }
         if result.excess > 1.0:
-            row = {tensor.name: inputs[tensor.name][result.worst].tolist() for tensor in signature.inputs}
+            row = result.worst
             raise UserError(
                 f"{name} in {kind} differs from Keras by {result.excess:.3g} times what is allowed "
-                f"({endpoint.parity.description}); worst row {row}; nothing exported"
+                f"({endpoint.parity.description}); worst row {_row(signature.inputs, inputs, row)}: Keras "
+                f"gives {_row(signature.outputs, reference, row)}, {kind} gives "
+                f"{_row(signature.outputs, found, row)}; nothing exported"
             )
     return report
+
+
+def _row(tensors: Sequence[Tensor], columns: Rows, row: int) -> str:
+    """Return one row as text, with units; long tensors are shortened."""
+    words = []
+    for tensor in tensors:
+        numbers = np.array2string(
+            np.asarray(columns[tensor.name][row]).ravel(),
+            separator=", ",
+            threshold=12,
+            max_line_width=10**6,
+            formatter={"float_kind": lambda value: f"{value:.9g}"},
+        )
+        words.append(f"{tensor.name!r}: {numbers} [{tensor.unit}]")
+    return "{" + ", ".join(words) + "}"
 
 
 def next_version(folder: Path) -> int:
@@ -260,17 +187,25 @@ def export(path: Path, out: Path, data: Path | None = None, *, cpp: bool = False
     task = task_of(run)
     source = open_dataset(data or Path(folder.read("dataset.json")["path"]), run)
     model = load_model(folder.best, task)
-    rows = source.read("validation", limit=task.parity_rows)
+    rows = choose_rows(source.chunks("validation", rows=task.parity_rows), task.axes(), task.parity_rows)
     name = bundle_name(run, folder)
-    target = out / name / str(next_version(out / name))
     temporary = out / name / f".{uuid.uuid4().hex[:8]}"
     try:
         write_bundle(model, task, temporary, rows, header=f"{identifier(name)}.hpp" if cpp else None)
-        _describe(temporary, name, int(target.name), run, folder, task, source)
-        temporary.rename(target)
+        while True:
+            target = out / name / str(next_version(out / name))
+            _describe(temporary, name, int(target.name), run, folder, task, source)
+            try:
+                # A folder with content is never replaced: should another export have taken the number, the
+                # next one is tried.
+                temporary.rename(target)
+            except OSError:
+                if not target.exists():
+                    raise
+            else:
+                return target
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return target
 
 
 def write_bundle(
@@ -283,7 +218,7 @@ def write_bundle(
         write_header(
             model, task, directory / header, f"A {model.name} network, {model.count_params():,} weights"
         )
-    with _quiet_converters():
+    with quiet_converters():
         write_saved_model(model, endpoints, directory)
         for name, endpoint in endpoints.items():
             write_onnx(directory, name, endpoint.signature, directory / onnx_name(name))
@@ -337,24 +272,3 @@ def _describe(
 
 def _tensor_entry(tensor: Tensor) -> dict[str, Any]:
     return {"dtype": tensor.dtype, "shape": [-1, *tensor.shape], "unit": tensor.unit, "doc": tensor.doc}
-
-
-@contextmanager
-def _quiet_converters() -> Iterator[None]:
-    """Silence the progress chatter of the converters; their errors still raise."""
-    import warnings
-
-    loggers = [logging.getLogger(name) for name in ("tf2onnx", "tensorflow", "absl")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="In the future `np.object` will be defined", category=FutureWarning
-        )
-        warnings.filterwarnings("ignore", message="__array__ implementation doesn't accept a copy keyword")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)

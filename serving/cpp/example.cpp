@@ -2,21 +2,24 @@
 //
 //   example onnx BUNDLE/model.onnx LIBRARY      LIBRARY: `python -m serving.native onnxruntime`
 //   example saved_model BUNDLE LIBRARY          LIBRARY: `python -m serving.native tensorflow`
+//   example rest http://127.0.0.1:8501/v1/models/NAME
 #include <cstdio>
 #include <iostream>
 
 #include "track_model.hpp"
 
 int main(int count, char** words) {
-  if (count != 4) {
-    std::cerr << "usage: example onnx|saved_model MODEL LIBRARY\n";
+  const std::string kind = count > 1 ? words[1] : "";
+  if (count != (kind == "rest" ? 3 : 4)) {
+    std::cerr << "usage: example onnx|saved_model MODEL LIBRARY, or example rest ADDRESS\n";
     return 2;
   }
   try {
     trackkeras::EngineOptions options;
-    options.library = words[3];
-    const bool onnx = std::string(words[1]) == "onnx";
-    const auto model = onnx ? trackkeras::open_onnx(words[2], options) : trackkeras::open_saved_model(words[2], options);
+    if (count == 4) options.library = words[3];
+    const auto model = kind == "onnx"   ? trackkeras::open_onnx(words[2], options)
+                       : kind == "rest" ? trackkeras::open_rest(words[2], options)
+                                        : trackkeras::open_saved_model(words[2], options);
 
     // A positive track of 10 GeV, from behind the vertex detector to behind the magnet.
     const float state[] = {100.0f, -50.0f, 0.05f, -0.02f, 1e-4f};  // x, y [mm], tx, ty, q/p [1/MeV]

@@ -60,10 +60,11 @@ inline std::unique_ptr<TrackModel> open_model(const std::string& kind, const std
                                               const EngineOptions& options) {
   if (kind == "onnx") return open_onnx(model, options);
   if (kind == "saved_model") return open_saved_model(model, options);
+  if (kind == "rest") return open_rest(model, options);
 #ifdef GENERATED_HEADER
   if (kind == "generated") return open_generated(model, options.signature);
 #endif
-  throw Error("no engine '" + kind + "' in this program; there are: onnx, saved_model"
+  throw Error("no engine '" + kind + "' in this program; there are: onnx, saved_model, rest"
 #ifdef GENERATED_HEADER
               ", generated"
 #endif

@@ -53,7 +53,7 @@ class TrackModel {
 };
 
 struct EngineOptions {
-  std::string library;                        ///< Path of the engine's shared library.
+  std::string library;                        ///< Path of the engine's shared library; `open_rest` needs none.
   std::string signature = "serving_default";  ///< An ONNX file holds one; not for it.
   int threads = 1;
 };
@@ -63,5 +63,9 @@ std::unique_ptr<TrackModel> open_onnx(const std::string& file, const EngineOptio
 
 /// Open a SavedModel folder with the C API of TensorFlow's shared libraries.
 std::unique_ptr<TrackModel> open_saved_model(const std::string& folder, const EngineOptions& options);
+
+/// Ask a model server over REST: `http://HOST:PORT/v1/models/NAME`, with `/versions/N` for a fixed version. Needs no
+/// library; threads take turns on one connection.
+std::unique_ptr<TrackModel> open_rest(const std::string& address, const EngineOptions& options);
 
 }  // namespace trackkeras

@@ -15,7 +15,12 @@ import pytest
 import tensorflow as tf
 
 from serving import native
+from serving.bundle import discover, read_bundle
+from serving.client import Client, RestClient
 from serving.errors import ServingError
+from serving.runtime import load
+from serving.server import Server
+from serving.signature import Signature as ServedSignature
 from trackkeras import cpp_export
 from trackkeras import export as exporter
 from trackkeras.checkpoints import load_model
@@ -30,11 +35,6 @@ TASK = find_task("extrapolation", "mlp")
 SIGNATURE = TASK.signature()
 JACOBIAN = "state_and_jacobian"
 SIGNATURES = {name: endpoint.signature for name, endpoint in exporter.all_endpoints(TASK).items()}
-
-
-@pytest.fixture(scope="module")
-def bundle(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return exporter.export(trained_run, tmp_path_factory.mktemp("bundles"), cpp=True)
 
 
 @pytest.fixture(scope="module")
@@ -169,9 +169,6 @@ def test_every_form_and_activation(options: list[str], rows: Rows, tmp_path: Pat
 def test_names_are_the_same_everywhere(
     program: native.Program, bundle: Path, rows: Rows, tmp_path: Path, name: str
 ) -> None:
-    from serving.bundle import read_bundle
-    from serving.runtime import load
-
     signature = SIGNATURES[name]
     sides = {"inputs": signature.inputs, "outputs": signature.outputs}
     declared = {
@@ -186,10 +183,21 @@ def test_names_are_the_same_everywhere(
         (said,) = program.run(kind, path, tmp_path, *options)
         assert said == declared, kind
     for engine in ("onnx", "savedmodel"):
-        found = load(served, engine).signatures[name]
-        assert {side: set(getattr(found, side)) for side in declared} == {
-            side: set(names) for side, names in declared.items()
-        }
+        assert described(load(served, engine).signatures[name]) == declared, engine
+    with Server(discover([bundle]), rest_port=0, grpc_port=0) as server:
+        for client in (Client(server.grpc_target), RestClient(server.rest_url)):
+            with client:
+                signatures = client.metadata(served.name).signatures
+                assert signatures.keys() == SIGNATURES.keys()
+                assert described(signatures[name]) == declared, type(client).__name__
+
+
+def described(signature: ServedSignature) -> dict[str, dict[str, int]]:
+    """Return names and numbers per row of inputs and outputs."""
+    return {
+        side: {key: int(np.prod(spec.shape[1:])) for key, spec in getattr(signature, side).items()}
+        for side in ("inputs", "outputs")
+    }
 
 
 def test_the_jacobian_is_the_same_in_every_engine(program: native.Program, bundle: Path, rows: Rows) -> None:
@@ -286,15 +294,17 @@ def test_cmake_builds_and_runs_the_example(bundle: Path, tmp_path: Path) -> None
     libraries = [
         f"-D{name.upper()}_LIBRARY={native.find_library(name)}" for name in ("onnxruntime", "tensorflow")
     ]
-    for command in (
-        ["cmake", "-S", str(native.SOURCES), "-B", str(tmp_path), f"-DBUNDLE={bundle}", *libraries],
-        ["cmake", "--build", str(tmp_path), "--target", "example"],
-        ["ctest", "--test-dir", str(tmp_path), "--output-on-failure"],
-    ):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "warning" not in done.stdout + done.stderr
-    assert "tests passed" in done.stdout
+    with Server(discover([bundle]), rest_port=0, grpc_port=0) as server:
+        options = [f"-DBUNDLE={bundle}", f"-DSERVED={server.rest_url}/v1/models/mlp_tiny-small", *libraries]
+        for command in (
+            ["cmake", "-S", str(native.SOURCES), "-B", str(tmp_path), *options],
+            ["cmake", "--build", str(tmp_path), "--target", "example"],
+            ["ctest", "--test-dir", str(tmp_path), "--output-on-failure"],
+        ):
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert "warning" not in done.stdout + done.stderr
+    assert "0 tests failed out of 3" in done.stdout
 
 
 def test_parity_is_on_the_card(bundle: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from trackkeras.domain import Axis, Sample, find_task
 from trackkeras.domains.extrapolation.baselines import straight_line
 from trackkeras.errors import UserError
-from trackkeras.evaluation import _band_index, evaluate_sample, intervals, rows_digest
+from trackkeras.evaluation import band_index, evaluate_sample, intervals, rows_digest
 
 TASK = find_task("extrapolation", "mlp")
 
@@ -112,9 +112,9 @@ def test_intervals_cover_the_truth_as_often_as_they_claim(n: int) -> None:
 def test_band_edges() -> None:
     axis = Axis("a", "a", lambda rows: rows["a"], (0.5, 1.0, 2.0))
     values = np.array([0.4, 0.5, 0.99, 1.0, 2.0, 2.1])
-    assert _band_index(axis, {"a": values}).tolist() == [-1, 0, 0, 1, 1, -1]
+    assert band_index(axis, {"a": values}).tolist() == [-1, 0, 0, 1, 1, -1]
     rounded = np.array([0.5 * (1 - 1e-7), 2.0 * (1 + 1e-7)])
-    assert _band_index(axis, {"a": rounded}).tolist() == [0, 1], "a float32 rounding is not outside"
+    assert band_index(axis, {"a": rounded}).tolist() == [0, 1], "a float32 rounding is not outside"
 
 
 def test_digest_sees_every_value() -> None:

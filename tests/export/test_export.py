@@ -7,13 +7,18 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tfrecords_tools.reader import Dataset
 from trackkeras import export as exporter
+from trackkeras import parity
 from trackkeras.checkpoints import load_model
-from trackkeras.domain import find_task
+from trackkeras.domain import Axis, Endpoint, find_task
 from trackkeras.errors import UserError
 from trackkeras.evaluation import predict
 
@@ -93,14 +98,28 @@ def test_dz_zero_and_neutral_tracks_are_exact(bundle: Path) -> None:
     np.testing.assert_array_equal(neutral["final_state"][:, 2:], state[:, 2:])
 
 
-def test_versions_count_up_and_are_never_overwritten(bundle: Path, trained_run: Path) -> None:
-    out = bundle.parent.parent
+def test_versions_count_up_and_are_never_overwritten(
+    bundle: Path, trained_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another export takes the next number between its choice and the end of this export."""
+    describe, folder = exporter._describe, bundle.parent
     before = (bundle / "model.onnx").read_bytes()
-    (out / bundle.parent.name / "7").mkdir()
-    assert exporter.export(trained_run, out).name == "8"
+    (folder / "7").mkdir()
+
+    def overtaken(directory: Path, name: str, version: int, *arguments: Any) -> None:
+        if version == 8:
+            (folder / "8").mkdir()
+            (folder / "8/model.onnx").write_text("of the other export")
+        describe(directory, name, version, *arguments)
+
+    monkeypatch.setattr(exporter, "_describe", overtaken)
+    made = exporter.export(trained_run, folder.parent)
+    assert made.name == "9"
+    assert json.loads((made / "bundle.json").read_text())["version"] == 9
     assert (bundle / "model.onnx").read_bytes() == before
-    for version in ("7", "8"):
-        shutil.rmtree(out / bundle.parent.name / version)
+    assert (folder / "8/model.onnx").read_text() == "of the other export"
+    for version in ("7", "8", "9"):
+        shutil.rmtree(folder / version)
 
 
 @pytest.mark.parametrize("runner", ["run_onnx", "run_saved_model"])
@@ -117,10 +136,77 @@ def test_a_model_that_differs_is_refused_and_leaves_nothing(
         return outputs
 
     monkeypatch.setattr(exporter, runner, wrong)
-    with pytest.raises(UserError, match=r"differs from Keras .* worst row \{'state'.*nothing exported"):
+    kind = runner.removeprefix("run_")
+    message = (
+        r"differs from Keras .* worst row \{'state': \[.*\] \[mm, mm, 1, 1, 1/MeV\], 'z0': .*: Keras gives "
+        rf"\{{'final_state': \[.*\}}, {kind} gives \{{'final_state': \[.*\}}; nothing exported"
+    )
+    with pytest.raises(UserError, match=message):
         exporter.export(trained_run, tmp_path)
     assert not list(tmp_path.rglob("saved_model.pb"))
     assert not list(tmp_path.rglob(".*"))
+
+
+def test_a_saved_model_that_only_python_can_read_is_refused(
+    trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`tf.saved_model.save` of a Keras 3 model: it loads in Python, and nowhere else."""
+
+    def wrong(model: keras.Model, endpoints: dict[str, Endpoint], directory: Path) -> None:
+        specs = {
+            t.name: tf.TensorSpec((None, *t.shape), t.dtype, name=t.name) for t in TASK.signature().inputs
+        }
+
+        def function(endpoint: Endpoint) -> Any:
+            return tf.function(lambda inputs: endpoint.compute(model, inputs), input_signature=[specs])
+
+        functions = {name: function(endpoint) for name, endpoint in endpoints.items()}
+        model.functions = functions
+        tf.saved_model.save(model, directory, signatures=functions)
+        assert tf.saved_model.load(directory).signatures["serving_default"]
+
+    monkeypatch.setattr(exporter, "write_saved_model", wrong)
+    with pytest.raises(
+        UserError, match=r"serving_default in saved_model cannot be run: .*; nothing exported"
+    ):
+        exporter.export(trained_run, tmp_path)
+    assert not list(tmp_path.rglob("saved_model.pb"))
+
+
+def test_parity_is_reported_band_by_band(bundle: Path, dataset: Path) -> None:
+    entry = json.loads((bundle / "parity.json").read_text())["serving_default"]
+    assert entry["bands"].keys() == {"p", "abs_dz"}
+    for axis, bands in entry["bands"].items():
+        assert sum(bands["rows"]) == entry["rows"] == Dataset(dataset).rows("validation")
+        for kind in ("saved_model", "onnx"):
+            excess = entry[kind]["bands"][axis]
+            assert [value is None for value in excess] == [count == 0 for count in bands["rows"]]
+            assert max(value for value in excess if value is not None) == entry[kind]["excess"]
+    assert "Rows compared per band of p [GeV]" in (bundle / "card.md").read_text()
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.lists(st.floats(0, 3, exclude_max=True), min_size=1, max_size=40), min_size=1, max_size=6),
+    st.integers(0, 60),
+    st.integers(1, 8),
+)
+def test_rows_for_parity_fill_every_band_as_far_as_there_are_rows(
+    chunks: list[list[float]], limit: int, wanted: int
+) -> None:
+    axes = [
+        Axis(name, name, lambda rows: rows["a"], edges)
+        for name, edges in (("x", (0, 1, 2, 3)), ("y", (0, 3)))
+    ]
+    everything = np.concatenate([np.array(chunk) for chunk in chunks])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parity, "BAND_ROWS", wanted)
+        got = parity.choose_rows(({"a": np.array(chunk)} for chunk in chunks), axes, limit)["a"]
+    np.testing.assert_array_equal(got[:limit], everything[:limit])
+    assert len(got) <= max(limit, 0) + 4 * wanted
+    for low in range(3):
+        count = int(((got >= low) & (got < low + 1)).sum())
+        assert count >= min(wanted, int(((everything >= low) & (everything < low + 1)).sum()))
 
 
 def test_a_run_without_a_model_is_named(trained_run: Path, tmp_path: Path) -> None:

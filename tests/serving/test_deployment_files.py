@@ -122,21 +122,22 @@ def test_batching_follows_the_curve():
 def test_the_curve_is_that_of_the_benchmark(tmp_path):
     file = tmp_path / "curve.json"
     rows = [
-        {"batch": 32, "us_per_call": 9.0},
-        {"batch": 1, "us_per_call": 5.0},
-        {"batch": 1, "us_per_call": 6.0},
+        {"engine": deployment.ENGINE, "batch": 32, "inference_time_cpu": 9.0},
+        {"engine": deployment.ENGINE, "batch": 1, "inference_time_cpu": 5.0},
+        {"engine": "another", "batch": 1, "inference_time_cpu": 4.0},
     ]
-    file.write_text(json.dumps(rows))
+    file.write_text(json.dumps({"rows": rows}))
     assert deployment.read_curve(file) == {1: 5.0, 32: 9.0}
+
+
+ROW = f'{{"engine": "{deployment.ENGINE}", "batch": %s, "inference_time_cpu": %s}}'
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{}", "[]", "3", '[{"batch": 1}]', '[{"batch": 1, "us_per_call": 2}]', "[[]]", "null"]
-    + [
-        f'[{{"batch": 1, "us_per_call": 2}}, {{"batch": {b}, "us_per_call": {t}}}]'
-        for b, t in ((0, 1), (2, -1), (2, "NaN"))
-    ],
+    ["", "{}", "[]", "3", "[[]]", "null", '{"rows": 3}', '{"rows": [{"batch": 1}]}', f"[{ROW % (1, 2)}]"]
+    + [f'{{"rows": [{ROW % (1, 2)}, {ROW % other}]}}' for other in ((0, 1), (2, -1), (2, "NaN"), (1, 3))]
+    + [f'{{"rows": [{ROW % (1, 2)}]}}'],
 )
 def test_a_file_that_is_no_curve(tmp_path, text):
     (tmp_path / "curve.json").write_text(text)

@@ -8,6 +8,7 @@ import sys
 import pytest
 import yaml
 
+from serving import deployment
 from trackkeras import cli
 
 
@@ -30,8 +31,11 @@ def run(capsys, monkeypatch):
 @pytest.fixture
 def curve(tmp_path):
     file = tmp_path / "curve.json"
-    rows = [{"batch": batch, "us_per_call": 300 + 2 * batch} for batch in (1, 32, 256)]
-    file.write_text(json.dumps(rows))
+    rows = [
+        {"engine": deployment.ENGINE, "batch": batch, "inference_time_cpu": 300 + 2 * batch}
+        for batch in (1, 32, 256)
+    ]
+    file.write_text(json.dumps({"rows": rows}))
     return file
 
 

@@ -70,6 +70,7 @@ def task() -> Any:
     return SimpleNamespace(
         signature=lambda: SIGNATURE,
         endpoints=dict,
+        axes=tuple,
         parity=lambda: Parity("equal", excess),
         parity_rows=100,
         inputs=lambda rows: {t.name: rows[t.name].astype(t.dtype) for t in SIGNATURE.inputs},
@@ -191,10 +192,11 @@ def test_warm_up_requests_have_the_type(folder: Path) -> None:
 
 
 @pytest.mark.skipif(native.find_compiler() is None, reason="there is no C++ compiler")
-def test_cpp(folder: Path, tmp_path: Path) -> None:
+def test_cpp(folder: Path, server: Server, tmp_path: Path) -> None:
     program = native.Program(native.build("apply", tmp_path))
     rows = events(50)
-    for kind, path in (("onnx", folder / "model.onnx"), ("saved_model", folder)):
+    address = f"{server.rest_url}/v1/models/finder"
+    for kind, path in (("onnx", folder / "model.onnx"), ("saved_model", folder), ("rest", address)):
         check(program.apply(kind, path, rows, SIGNATURE.inputs, SIGNATURE.outputs, batch=16), rows)
 
 

@@ -123,8 +123,8 @@ def parabola(field: Field) -> Predict:
     return predict
 
 
-def rk4_equal_cost(field: Field, n_steps: int) -> Predict:
-    """Return RK4 with the same number of equal steps for every track.
+def rk4_equal_cost(field: Field, n_steps: int, threads: int | None = None) -> Predict:
+    """Return RK4 with the same number of equal steps for every track, on as many threads as `propagate`.
 
     A track whose coarse path leaves the field's volume gets its straight line: the comparison is over all
     rows, and a method must answer each.
@@ -133,7 +133,7 @@ def rk4_equal_cost(field: Field, n_steps: int) -> Predict:
     def predict(rows: Rows) -> Rows:
         state, z0, dz = _columns(rows)
         steps = np.full(len(state), n_steps, np.int64)
-        done = integrate(field, state, z0, dz, steps, TABLEAUS["rk4"], max_slope=np.inf)
+        done = integrate(field, state, z0, dz, steps, TABLEAUS["rk4"], np.inf, threads)
         failed = (done.status != Status.OK)[:, None]
         return {"final_state": np.where(failed, straight_line(rows)["final_state"], done.state)}
 

@@ -50,7 +50,8 @@ TRACKKERAS_INLINE void finish(const vec* in, const vec* heads, int stride, vec* 
 }
 
 /// With t = per_turn * q/p and l = 1 / sqrt(1 + t^2): d(t l)/d(q/p) = per_turn * l^3, for the shift alike.
-TRACKKERAS_INLINE void finish_with_jacobian(const vec* in, const vec* heads, vec* out, vec* jacobian) {
+TRACKKERAS_INLINE void finish_with_jacobian(const vec* in, const vec*, const vec* heads, vec* out,
+                                            vec* jacobian) {
   constexpr int stride = 1 + tangents;
   vec per_turn, per_shift, limit;
   bend(in, per_turn, per_shift, limit);
@@ -93,7 +94,8 @@ TRACKKERAS_INLINE void finish(const vec* in, const vec* heads, int stride, vec* 
   out[4] = in[4];
 }
 
-TRACKKERAS_INLINE void finish_with_jacobian(const vec* in, const vec* heads, vec* out, vec* jacobian) {
+TRACKKERAS_INLINE void finish_with_jacobian(const vec* in, const vec*, const vec* heads, vec* out,
+                                            vec* jacobian) {
   constexpr float scale[] = @SCALE;
   finish(in, heads, 1 + tangents, out);
 #pragma GCC unroll 4
@@ -143,7 +145,7 @@ def mlp_network(model: Any, signature: Signature) -> Network:
         layers=layers,
         tangents=5,
         endpoint=NAME,
-        finish=text,
+        functions=text,
     )
 
 

@@ -8,6 +8,7 @@ same machine; the table gives medians of the rounds.
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import statistics
 import tempfile
@@ -50,7 +51,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class _Case:
+class Case:
     """One row: `run()` propagates `tracks` tracks, `error` [um] is that of the first of them."""
 
     field: str
@@ -129,7 +130,7 @@ def _sample(fields: dict[str, Field], tracks: int) -> Array:
     return np.concatenate(found)[:tracks]
 
 
-def _cases(name: str, field: Field, state: Array) -> Iterator[_Case]:
+def _cases(name: str, field: Field, state: Array) -> Iterator[Case]:
     reference = _reference(field, state)
     for method, tableau in TABLEAUS.items():
         if tableau.order < 4:
@@ -142,7 +143,7 @@ def _cases(name: str, field: Field, state: Array) -> Iterator[_Case]:
         for setting, options in settings:
             run = partial(propagate, field, state, Z0, DZ, method=method, **options)  # type: ignore[arg-type]
             done = run()
-            yield _Case(
+            yield Case(
                 name,
                 method,
                 setting,
@@ -170,7 +171,22 @@ def _error(final: Array, reference: Array) -> Array:
     return error[np.isfinite(error)]
 
 
-def _acts(path: Path, field: Field, state: Array) -> list[_Case]:
+def acts_case(folder: Path, tracks: int = ACTS_ROWS) -> Case | None:
+    """Return ACTS on the trilinear map, or None where `pyacts` is not installed.
+
+    Args:
+        folder: Where the map is written.
+        tracks: Number of tracks.
+    """
+    if importlib.util.find_spec("acts") is None:
+        return None
+    path = folder / "lhcb.txt"
+    field = next(_fields(path))[1]
+    (case,) = _acts(path, field, _sample({BASE[0]: field}, tracks))
+    return case
+
+
+def _acts(path: Path, field: Field, state: Array) -> list[Case]:
     """Return ACTS' EigenStepper called from Python on the same map, if `pyacts` is installed.
 
     Start parameters are made beforehand and do not count. Its step control is that of its defaults.
@@ -207,4 +223,4 @@ def _acts(path: Path, field: Field, state: Array) -> list[_Case]:
     final = np.array([[end.parameters[0], end.parameters[1]] for end in run()])
     version = ".".join(map(str, acts.__version__))
     error = _error(final, _reference(field, first))
-    return [_Case(BASE[0], f"EigenStepper, pyacts {version}", "default", run, len(first), error, None)]
+    return [Case(BASE[0], f"EigenStepper, pyacts {version}", "default", run, len(first), error, None)]
