@@ -1,0 +1,1 @@
+"""SpinQuest dimuon spectrometer: hits of many tracks become the hit arrays and momenta of a mu+ and a mu-."""
