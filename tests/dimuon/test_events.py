@@ -15,13 +15,10 @@ from trackkeras.domains.dimuon.events import (
     Events,
     Hits,
     Tracks,
-    background_tracks,
-    hit_arrays,
     merge_hits,
     merge_tracks,
-    muon_rows,
-    muon_vectors,
 )
+from trackkeras.domains.dimuon.muons import background_tracks, hit_arrays, muon_rows, muon_vectors
 from trackkeras.errors import UserError
 
 
