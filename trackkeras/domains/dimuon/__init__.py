@@ -10,6 +10,9 @@ import importlib
 from typing import Any
 
 from trackkeras.domains.dimuon.road import DOMAIN
+from trackkeras.kernel_cache import use_own_cache
+
+use_own_cache()
 
 _LAZY = {
     "Events": "events",
