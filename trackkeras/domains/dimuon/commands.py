@@ -293,7 +293,7 @@ def merge(
         raise UserError(f"{out} is one of the files to merge: choose another name")
     total = sum(map(_size, paths))
     chunks = (events for path in paths for events in read_rus(path))
-    _write(chunks, paths[0], out, total, "merge", overwrite, as_json, files=lambda: len(paths))
+    _write(chunks, paths[0], out, total, "merge", overwrite, as_json, merged_files=lambda: len(paths))
 
 
 @app.command()
