@@ -316,6 +316,8 @@ def ingest(
 ) -> None:
     """Turn an experiment's files into a dataset: shuffled, split by group, sharded.
 
+    What is read may be set, such as --set max_hits=2048 in the dimuon domain.
+
     Example: trackkeras ingest extrapolation tracks.npz --out data/ingested
     """
     from tfrecords_tools.convert import write_dataset

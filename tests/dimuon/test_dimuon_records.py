@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tfrecords_tools.card import card
+from tfrecords_tools.convert import write_dataset
 from tfrecords_tools.reader import Dataset
 from tfrecords_tools.verify import verify
 from trackkeras.cli import app
@@ -103,6 +105,23 @@ def test_ingested_files_never_split_a_generated_muon(
         assert charges.sum(axis=0).tolist() == [600, 600]
         members.append(groups)
     assert members[0] == members[1]
+
+
+def test_the_data_card_puts_padded_columns_in_one_line(sample: Events, tmp_path: Path) -> None:
+    """Mean and spread of 1,024 places are those of all their numbers together."""
+    rows = event_rows(sample)
+    schema = find_domain("dimuon").schema()
+    write_dataset(
+        tmp_path / "d", schema, [rows], source={}, name="t", shards=1, splits={"train": 1.0}, group="group"
+    )
+    text = card(Dataset(tmp_path / "d").manifest)
+    (line,) = [line for line in text.splitlines() if "hit_drift" in line]
+    cells = [cell.strip() for cell in line.split("|")]
+    assert cells[1:3] == ["hit_drift[0..1023]", "cm"]
+    drift = rows["hit_drift"].astype(float)
+    expected = (drift.mean(), drift.std(), drift.min(), drift.max())
+    np.testing.assert_allclose([float(cell) for cell in cells[3:7]], expected, rtol=1e-4)
+    assert "momentum[2]" in text
 
 
 def test_failed_ingests_leave_nothing(sample: Events, tmp_path: Path) -> None:

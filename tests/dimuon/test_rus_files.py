@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,18 @@ def test_files_read_back_identical(sample: Events, same: Any, tmp_path: Path, na
         found = file.read(["hitID", "detectorID", "detectorIDClean"], 0, 12)
     assert found["hitID"].tolist() == [list(range(n)) for n in sample.hit_counts]
     assert ak.all(found["detectorIDClean"] == found["detectorID"]), "all hits are the signal's here"
+
+
+@pytest.mark.parametrize("naming", NAMINGS)
+def test_background_stays_background(sample: Events, same: Any, tmp_path: Path, naming: str) -> None:
+    """Without the numbers of its tracks it would count as signal when the file is read again."""
+    background = replace(
+        sample,
+        hits=replace(sample.hits, track=sample.hits.track + 2),
+        tracks=replace(sample.tracks, number=sample.tracks.number + 2),
+    )
+    write_rus(tmp_path / "a.root", [background], NAMINGS[naming])
+    same(read(tmp_path / "a.root"), background)
 
 
 @settings(max_examples=30, deadline=None)

@@ -11,15 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trackkeras.domains.dimuon.detectors import PLANES
-from trackkeras.domains.dimuon.events import (
-    FIRST_BACKGROUND,
-    Events,
-    gather,
-    interleaved,
-    merge_hits,
-    merge_tracks,
-)
+from trackkeras.domains.dimuon.events import FIRST_BACKGROUND, Events, merge_hits, merge_tracks
 from trackkeras.domains.dimuon.occupancy import Occupancy
+from trackkeras.domains.dimuon.ragged import gather, interleaved
 from trackkeras.domains.dimuon.rus_reading import CHUNK_EVENTS, count_events, read_rus
 from trackkeras.errors import UserError
 

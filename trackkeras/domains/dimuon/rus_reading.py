@@ -14,7 +14,8 @@ import uproot
 from numpy.typing import NDArray
 
 from trackkeras.domains.dimuon.detectors import ELEMENTS, PLANES
-from trackkeras.domains.dimuon.events import Events, Hits, Tracks, offsets
+from trackkeras.domains.dimuon.events import Events, Hits, Tracks
+from trackkeras.domains.dimuon.ragged import offsets
 from trackkeras.domains.dimuon.rus_layout import (
     CHARGE,
     DERIVED,

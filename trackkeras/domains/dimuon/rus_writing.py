@@ -102,9 +102,7 @@ class _Writer:
         hits["hitID"] = place.astype(np.int32)
         if self.naming.source_flag:
             hits["sourceFlag"] = np.full(len(events.hits), SIMULATED, dtype=np.int32)
-        tracks = {CHARGE: events.tracks.charge}
-        if self.naming.track_number:
-            tracks[self.naming.track_number] = events.tracks.number
+        tracks = {CHARGE: events.tracks.charge, self.naming.track_number: events.tracks.number}
         for attribute in self.vectors:
             values = getattr(events.tracks, attribute)
             tracks |= {name: values[:, index] for index, name in enumerate(VECTORS[attribute])}
