@@ -19,12 +19,12 @@ from trackkeras.domains.dimuon.mixing import (
     SingleMuons,
     add_background,
     background_chunks,
-    chunk_rng,
     combine,
 )
 from trackkeras.domains.dimuon.muons import background_tracks, hit_arrays, muon_rows
 from trackkeras.domains.dimuon.noise import Noise, add_noise
 from trackkeras.domains.dimuon.occupancy import Occupancy
+from trackkeras.domains.dimuon.random_streams import chunk_rng
 from trackkeras.domains.dimuon.rus_writing import write_rus
 from trackkeras.domains.dimuon.training_files import finder_events, momentum_events, paired, separate
 from trackkeras.errors import UserError
@@ -140,7 +140,7 @@ def test_background_must_be_single_muons(sample: Events, tmp_path: Path) -> None
 @pytest.mark.parametrize("model", ["gaussian", "linear", "exponential", "flat"])
 def test_the_signal_survives_its_background(sample: Events, same: Any, single: Path, model: Any) -> None:
     occupancy = Occupancy(model, upper=9)
-    mixed = add_background(sample, SingleMuons(single), occupancy, chunk_rng(1, 0))
+    mixed = add_background(sample, SingleMuons(single), occupancy, chunk_rng(1, "messy"))
     same(signal_hits(mixed).with_tracks(mixed.tracks.number < 3), sample)
     source = {
         (int(d), int(e), float(x))
@@ -164,7 +164,7 @@ def test_the_signal_survives_its_background(sample: Events, same: Any, single: P
 
 def test_background_that_keeps_everything_is_the_muons_themselves(single: Path, sample: Events) -> None:
     occupancy = Occupancy("flat", efficiency=1.0, spread=0.0, lower=4, upper=4)
-    mixed = add_background(sample, SingleMuons(single), occupancy, chunk_rng(1, 0))
+    mixed = add_background(sample, SingleMuons(single), occupancy, chunk_rng(1, "messy"))
     muons = SingleMuons(single).take(48)
     seen = muons.hit_counts > 0
     np.testing.assert_array_equal(mixed.tracks.momentum[mixed.tracks.number > 2], muons.tracks.momentum[seen])
@@ -178,7 +178,7 @@ def test_kept_shares_follow_the_model(muons: Any, tmp_path: Path) -> None:
     write_rus(tmp_path / "a.root", [muons(300, (1,))])
     occupancy = Occupancy("gaussian", sigma=20.0, efficiency=0.8, spread=0.05, lower=30, upper=30)
     signal = muons(100, seed=9)
-    mixed = add_background(signal, SingleMuons(tmp_path / "a.root"), occupancy, chunk_rng(5, 0))
+    mixed = add_background(signal, SingleMuons(tmp_path / "a.root"), occupancy, chunk_rng(5, "messy"))
     offered = SingleMuons(tmp_path / "a.root").take(3000).hits
     n = np.bincount(offered.detector, minlength=63)
     kept = np.bincount(mixed.hits.detector[mixed.hits.track > 2], minlength=63)
@@ -247,7 +247,7 @@ def test_background_events_have_no_signal(single: Path) -> None:
 
 # -- noise -------------------------------------------------------------------------------------------------
 def test_noise_fires_only_what_exists_and_is_free(sample: Events, same: Any) -> None:
-    noisy = add_noise(sample, Noise(0.05, 0.5), chunk_rng(1, 0))
+    noisy = add_noise(sample, Noise(0.05, 0.5), chunk_rng(1, "noise"))
     added = noisy.hits.track == 0
     same(noisy.with_hits(~added), sample)
     hits, event = noisy.hits, noisy.hit_event
@@ -271,7 +271,7 @@ def test_electronic_noise_has_its_rate_everywhere(muons: Any) -> None:
     events = muons(400, (1,))
     empty = events.with_hits(np.zeros(len(events.hits), dtype=bool))
     chance = 0.01
-    hits = add_noise(empty, Noise(chance, 0.0), chunk_rng(3, 0)).hits
+    hits = add_noise(empty, Noise(chance, 0.0), chunk_rng(3, "noise")).hits
     sizes = plane_elements()
     found, trials = np.bincount(hits.detector, minlength=63), 400.0 * sizes
     assert (np.abs(found - trials * chance) <= 6 * np.sqrt(trials * chance)).all()
@@ -282,7 +282,7 @@ def test_electronic_noise_has_its_rate_everywhere(muons: Any) -> None:
 def test_clusters_are_runs_of_neighbours(muons: Any) -> None:
     events = muons(200, (1,))
     empty = events.with_hits(np.zeros(len(events.hits), dtype=bool))
-    noisy = add_noise(empty, Noise(0.0, 0.1, 2, 4), chunk_rng(3, 0))
+    noisy = add_noise(empty, Noise(0.0, 0.1, 2, 4), chunk_rng(3, "noise"))
     lengths = []
     for event in loops.as_lists(noisy):
         hits = sorted(zip(event["detector"], event["element"], strict=True))
@@ -298,7 +298,7 @@ def test_clusters_are_runs_of_neighbours(muons: Any) -> None:
 def test_noise_of_loops_has_the_same_rates(muons: Any) -> None:
     events = muons(60)
     noise = Noise(0.01, 0.1)
-    ours = len(add_noise(events, noise, chunk_rng(1, 0)).hits) - len(events.hits)
+    ours = len(add_noise(events, noise, chunk_rng(1, "noise")).hits) - len(events.hits)
     theirs = sum(len(event["element"]) for event in loops.add_noise(loops.as_lists(events), noise, 1))
     theirs -= len(events.hits)
     assert abs(ours - theirs) < 6 * np.sqrt(ours + theirs)
@@ -320,8 +320,8 @@ def test_bad_noise_is_refused(options: dict[str, Any], words: str) -> None:
 
 
 def test_no_noise_changes_nothing(sample: Events, same: Any) -> None:
-    same(add_noise(sample, Noise(0.0, 0.0), chunk_rng(1, 0)), sample)
-    full = add_noise(sample, Noise(1.0, 0.0), chunk_rng(1, 0))
+    same(add_noise(sample, Noise(0.0, 0.0), chunk_rng(1, "noise")), sample)
+    full = add_noise(sample, Noise(1.0, 0.0), chunk_rng(1, "noise"))
     assert len(full.hits) == 12 * plane_elements().sum() + _doubled(sample)
 
 
@@ -332,19 +332,22 @@ def _doubled(events: Events) -> int:
 
 def test_one_seed_gives_one_result(sample: Events, same: Any, single: Path) -> None:
     def make(seed: int) -> Events:
-        mixed = add_background(sample, SingleMuons(single), Occupancy(upper=5), chunk_rng(seed, 0))
-        return add_noise(mixed, Noise(), chunk_rng(seed, 1))
+        mixed = add_background(sample, SingleMuons(single), Occupancy(upper=5), chunk_rng(seed, "messy"))
+        return add_noise(mixed, Noise(), chunk_rng(seed, "noise"))
 
     same(make(1), make(1))
+    assert (
+        chunk_rng(1, "messy").random() != chunk_rng(1, "noise").random() != chunk_rng(1, "noise", 1).random()
+    )
     assert len(make(1).hits) != len(make(2).hits)
     with pytest.raises(UserError, match="seed must not be negative"):
-        chunk_rng(-1, 0)
+        chunk_rng(-1, "messy")
 
 
 def test_no_background_and_no_events(sample: Events, same: Any, single: Path) -> None:
     nothing = Occupancy(lower=0, upper=0)
-    same(add_background(sample, SingleMuons(single), nothing, chunk_rng(1, 0)), sample)
+    same(add_background(sample, SingleMuons(single), nothing, chunk_rng(1, "messy")), sample)
     empty = sample[:0]
-    assert len(add_background(empty, SingleMuons(single), nothing, chunk_rng(1, 0))) == 0
-    assert len(add_noise(empty, Noise(), chunk_rng(1, 0))) == 0
+    assert len(add_background(empty, SingleMuons(single), nothing, chunk_rng(1, "messy"))) == 0
+    assert len(add_noise(empty, Noise(), chunk_rng(1, "noise"))) == 0
     assert len(Hits.of([], [])) == 0

@@ -15,9 +15,9 @@ from tfrecords_tools.verify import verify
 from trackkeras.cli import app
 from trackkeras.domain import find_domain
 from trackkeras.domains.dimuon.events import Events, Hits
-from trackkeras.domains.dimuon.mixing import chunk_rng
 from trackkeras.domains.dimuon.muons import hit_arrays, muon_rows
 from trackkeras.domains.dimuon.noise import Noise, add_noise
+from trackkeras.domains.dimuon.random_streams import chunk_rng
 from trackkeras.domains.dimuon.records import check_rows, event_groups, event_rows
 from trackkeras.domains.dimuon.rus_writing import write_rus
 from trackkeras.errors import UserError
@@ -61,7 +61,7 @@ def test_groups_follow_generated_muons(muons: Any, sample: Events) -> None:
     assert len(set(groups.tolist())) == 10
     assert (groups.reshape(10, 4) == groups.reshape(10, 4)[:, :1]).all()
     # detectors, background and noise do not matter
-    noisy = add_noise(single, Noise(), chunk_rng(1, 0))
+    noisy = add_noise(single, Noise(), chunk_rng(1, "noise"))
     np.testing.assert_array_equal(event_groups(noisy, muon_rows(noisy)), groups)
     # dimuons are grouped by event, also where eventID is not unique
     assert len(set(event_groups(sample, muon_rows(sample)).tolist())) == 12

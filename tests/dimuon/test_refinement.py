@@ -171,8 +171,9 @@ def test_the_benchmark_measures_every_step() -> None:
 
 
 def test_background_of_loops_is_as_much(busy: Events) -> None:
-    from trackkeras.domains.dimuon.mixing import add_background, chunk_rng
+    from trackkeras.domains.dimuon.mixing import add_background
     from trackkeras.domains.dimuon.occupancy import Occupancy
+    from trackkeras.domains.dimuon.random_streams import chunk_rng
 
     muons = sample_events(400, 35, 1, np.random.default_rng(2))
 
@@ -183,7 +184,7 @@ def test_background_of_loops_is_as_much(busy: Events) -> None:
             )
 
     occupancy = Occupancy(sigma=20.0, lower=10, upper=10)
-    ours = add_background(busy, Pool(), occupancy, chunk_rng(1, 0))
+    ours = add_background(busy, Pool(), occupancy, chunk_rng(1, "messy"))
     theirs = loops.add_background(loops.as_lists(busy), loops.as_lists(muons), occupancy, 1)
     counts = np.array([len(ours.hits), sum(len(found["element"]) for found in theirs)]) - len(busy.hits)
     assert abs(counts[0] - counts[1]) < 6 * np.sqrt(counts.sum())

@@ -172,7 +172,8 @@ def messy(
 
     Example: trackkeras dimuon messy finder_training.root single_muons.root --num-tracks 16 --counts skewed
     """
-    from trackkeras.domains.dimuon.mixing import SingleMuons, add_background, chunk_rng
+    from trackkeras.domains.dimuon.mixing import SingleMuons, add_background
+    from trackkeras.domains.dimuon.random_streams import chunk_rng
     from trackkeras.domains.dimuon.rus_reading import read_rus
 
     occupancy = _occupancy(model, sigma, decay, efficiency, spread, lower_bound, num_tracks, counts)
@@ -183,7 +184,7 @@ def messy(
     def chunks() -> Iterator[Events]:
         nonlocal tracks, hits
         for number, events in enumerate(read_rus(signal)):
-            mixed = add_background(events, muons, occupancy, chunk_rng(seed, number))
+            mixed = add_background(events, muons, occupancy, chunk_rng(seed, "messy", number))
             if once and muons.passes > 1:
                 raise UserError(
                     f"{background} has only {muons.size:,} muons, too few for {size:,} events: add fewer, "
@@ -193,7 +194,7 @@ def messy(
             hits += len(mixed.hits)
             yield mixed
 
-    chunk_rng(seed, 0)
+    chunk_rng(seed, "messy")  # refuse a bad seed before anything is read
     extra = {
         "background_tracks": lambda: tracks,
         "hits": lambda: hits,
@@ -218,18 +219,18 @@ def noise(
 
     Example: trackkeras dimuon noise mc_events.root --electronic 0.01 --cluster 0.05 --out noisy_output.root
     """
-    from trackkeras.domains.dimuon.mixing import chunk_rng
     from trackkeras.domains.dimuon.noise import Noise, add_noise
+    from trackkeras.domains.dimuon.random_streams import chunk_rng
     from trackkeras.domains.dimuon.rus_reading import read_rus
 
     amount = Noise(electronic, cluster, shortest, longest)
-    chunk_rng(seed, 0)
+    chunk_rng(seed, "noise")
     added = 0
 
     def chunks() -> Iterator[Events]:
         nonlocal added
         for number, events in enumerate(read_rus(file)):
-            noisy = add_noise(events, amount, chunk_rng(seed, number))
+            noisy = add_noise(events, amount, chunk_rng(seed, "noise", number))
             added += len(noisy.hits) - len(events.hits)
             yield noisy
 
@@ -309,10 +310,11 @@ def background(
 
     Example: trackkeras dimuon background single_muons.root --events 10000 --out background.root
     """
-    from trackkeras.domains.dimuon.mixing import background_chunks, chunk_rng
+    from trackkeras.domains.dimuon.mixing import background_chunks
+    from trackkeras.domains.dimuon.random_streams import chunk_rng
 
     occupancy = _occupancy(model, sigma, decay, efficiency, spread, lower_bound, num_tracks, counts)
-    chunk_rng(seed, 0)
+    chunk_rng(seed, "background")
     chunks = background_chunks(file, events, occupancy, seed)
     write_events(chunks, file, out, events, "background", overwrite, as_json)
 

@@ -162,7 +162,7 @@ class Tracks(_Table):
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Events:
     """Events of one detector.
 
@@ -207,6 +207,10 @@ class Events:
     ) -> Events:
         """Make events from the numbers of hits and tracks in each, `(n,)`."""
         return cls(hits, tracks, offsets(hit_counts), offsets(track_counts), columns or {})
+
+    def __repr__(self) -> str:
+        names = ", ".join(self.columns) or "no columns"
+        return f"Events({len(self)} with {len(self.hits)} hits, {len(self.tracks)} tracks and {names})"
 
     def __len__(self) -> int:
         return len(self.hit_offsets) - 1

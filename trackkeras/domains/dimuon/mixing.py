@@ -14,15 +14,9 @@ from trackkeras.domains.dimuon.detectors import PLANES
 from trackkeras.domains.dimuon.events import FIRST_BACKGROUND, Events, merge_hits, merge_tracks
 from trackkeras.domains.dimuon.occupancy import Occupancy
 from trackkeras.domains.dimuon.ragged import gather, interleaved
+from trackkeras.domains.dimuon.random_streams import chunk_rng
 from trackkeras.domains.dimuon.rus_reading import CHUNK_EVENTS, count_events, read_rus
 from trackkeras.errors import UserError
-
-
-def chunk_rng(seed: int, chunk: int) -> np.random.Generator:
-    """Return the random stream of a chunk, so that a result depends on the seed and the events alone."""
-    if seed < 0:
-        raise UserError(f"seed must not be negative, received {seed}")
-    return np.random.Generator(np.random.PCG64DXSM([seed, chunk]))
 
 
 def combine(first: Path, second: Path, max_events: int | None = None) -> Iterator[Events]:
@@ -156,7 +150,9 @@ def background_chunks(path: Path, n: int, occupancy: Occupancy, seed: int) -> It
     muons = SingleMuons(path)
     for chunk, first in enumerate(range(0, n, CHUNK_EVENTS)):
         pool = muons.take(min(muons.size, CHUNK_EVENTS))
-        yield background_events(pool, min(CHUNK_EVENTS, n - first), occupancy, chunk_rng(seed, chunk), first)
+        yield background_events(
+            pool, min(CHUNK_EVENTS, n - first), occupancy, chunk_rng(seed, "background", chunk), first
+        )
 
 
 def _inject(

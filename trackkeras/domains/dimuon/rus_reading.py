@@ -100,6 +100,9 @@ class RusFile:
         """
         with _reading(self.path):
             arrays = self.tree.arrays(names, entry_start=start, entry_stop=stop, library="ak", how=dict)
+            for name in names:
+                if len(arrays[name]) != min(stop, self.entries) - start:
+                    raise ValueError(f"branch {name} has another number of entries than the tree")
         return {name: arrays[name] for name in names}
 
 
@@ -132,8 +135,6 @@ def _reading(path: Path) -> Iterator[None]:
     """Turn whatever the bytes of a damaged file make the reader raise into one sentence."""
     try:
         yield
-    except (UserError, MemoryError):
-        raise
     except Exception as error:
         first = next(iter(str(error).strip().splitlines()), "")
         raise UserError(
