@@ -316,7 +316,7 @@ def ingest(
 ) -> None:
     """Turn an experiment's files into a dataset: shuffled, split by group, sharded.
 
-    What is read may be set, such as --set max_hits=2048 in the dimuon domain.
+    With --set, options of the domain's reader are changed.
 
     Example: trackkeras ingest extrapolation tracks.npz --out data/ingested
     """

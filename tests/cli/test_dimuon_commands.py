@@ -94,7 +94,8 @@ def test_the_chain_from_dimuons_to_noisy_training_events(
 
 def test_a_seed_decides_all(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def elements(seed: int) -> list[int]:
-        assert run(capsys, "messy", "pairs.root", "mup.root", "--seed", seed, "--overwrite")[0] == 0
+        few = ("--num-tracks", 3, "--overwrite", "--seed", seed)
+        assert run(capsys, "messy", "pairs.root", "mup.root", *few)[0] == 0
         found: list[int] = read("mc_events.root").hits.element.tolist()
         return found
 

@@ -120,7 +120,7 @@ def test_events_of_two_files_alternate_from_the_first(
         np.testing.assert_array_equal(mixed.columns["fpgaTrigger"][index], source.columns["fpgaTrigger"][0])
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(sizes=st.lists(st.integers(0, 70), max_size=6))
 def test_background_goes_round_and_misses_none(single: Path, sizes: list[int]) -> None:
     muons = SingleMuons(single)

@@ -83,7 +83,7 @@ def test_background_stays_background(sample: Events, same: Any, tmp_path: Path, 
     same(read(tmp_path / "a.root"), background)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(chunk=st.integers(1, 13), start=st.integers(0, 12), stop=st.integers(0, 14))
 def test_chunks_join_to_the_asked_events(
     sample: Events, same: Any, tmp_path_factory: pytest.TempPathFactory, chunk: int, start: int, stop: int
@@ -235,7 +235,7 @@ def test_truncated_files_are_refused(tmp_path: Path, muons: Any, share: float) -
     assert "\n" not in str(error.value)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_damaged_bytes_are_refused_or_harmless(
     sample: Events, tmp_path_factory: pytest.TempPathFactory, place: float, bit: int
@@ -268,6 +268,11 @@ def test_nothing_is_left_of_a_file_that_fails(sample: Events, same: Any, tmp_pat
         pass
     with pytest.raises(UserError, match="cannot follow others"):
         write_rus(tmp_path / "b.root", [sample, sample.with_columns(more=np.zeros(12))])
+    unknown = replace(sample.tracks, momentum_st3=np.full((24, 3), np.nan))
+    with pytest.raises(
+        UserError, match=r"with vertex, .*momentum_st3 cannot follow others .* put them first"
+    ):
+        write_rus(tmp_path / "b.root", [replace(sample, tracks=unknown), sample])
     assert [path.name for path in tmp_path.iterdir()] == ["a.root"]
 
 

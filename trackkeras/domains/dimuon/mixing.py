@@ -28,7 +28,7 @@ def combine(first: Path, second: Path, max_events: int | None = None) -> Iterato
         max_events: Most events of the result.
 
     Raises:
-        UserError: As `read_rus`; the files have different branches, or an event of theirs is empty of truth.
+        UserError: As `read_rus`, or the files have different branches.
     """
     pairs = min(count_events(first), count_events(second))
     total = 2 * pairs if max_events is None else min(2 * pairs, max_events)
