@@ -47,8 +47,7 @@ class DomainCommands(TyperGroup):
     def commands(self) -> MutableMapping[str, Any]:
         """Its commands by name."""
         module = importlib.import_module(f"{domains.__name__}.{self.name}.commands")
-        group: Any = typer.main.get_command(module.app)
-        found: MutableMapping[str, Any] = group.commands
+        found: MutableMapping[str, Any] = typer.main.get_group(module.app).commands
         return found
 
     @commands.setter

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from trackkeras.domains.dimuon.events import Events
     from trackkeras.domains.dimuon.occupancy import Occupancy
 
-app = typer.Typer(help="SpinQuest's RUS files.", no_args_is_help=True)
+app = typer.Typer(rich_markup_mode=None)
 
 
 @app.command()

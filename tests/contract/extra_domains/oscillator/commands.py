@@ -7,11 +7,6 @@ import typer
 app = typer.Typer()
 
 
-@app.callback()
-def _root() -> None:
-    pass
-
-
 @app.command()
 def period(frequency: float) -> None:
     """Print the period of an oscillator.
