@@ -41,7 +41,8 @@ class DomainCommands(TyperGroup):
     """
 
     def __init__(self, domain: str) -> None:
-        super().__init__(name=domain, help=f"Tools of the {domain} domain.", no_args_is_help=True)
+        about = f"Tools of the {domain} domain."
+        super().__init__(name=domain, help=about, no_args_is_help=True, rich_markup_mode=None)
 
     @property
     def commands(self) -> MutableMapping[str, Any]:
