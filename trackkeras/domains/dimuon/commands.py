@@ -323,6 +323,7 @@ def background(
 def bench(
     events: Annotated[int, typer.Option(min=1, help="Events to work on.")] = 10_000,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds in which every row is timed once.")] = 3,
+    block: Annotated[int, typer.Option(min=1, help="Events at a time; the commands work on 2048.")] = 2048,
     as_json: JsonOption = False,
 ) -> None:
     """Microseconds per event of the tools, beside plain Python loops that do the same, in one run.
@@ -331,7 +332,7 @@ def bench(
     """
     from trackkeras.domains.dimuon.tools_bench import measure
 
-    rows = measure(events, rounds)
+    rows = measure(events, rounds, block)
     (print_json if as_json else print_rows)(rows)
 
 

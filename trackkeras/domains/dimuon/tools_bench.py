@@ -44,25 +44,27 @@ class _Case:
     loop: Callable[..., Any]
 
 
-def measure(events: int = 10_000, rounds: int = 3) -> list[dict[str, Any]]:
+def measure(events: int = 10_000, rounds: int = 3, block: int = CHUNK_EVENTS) -> list[dict[str, Any]]:
     """Measure every step.
 
     Args:
-        events: Number of events, worked on in chunks as the commands do.
+        events: Number of events.
         rounds: Number of rounds.
+        block: Events at a time; as many as the commands work on, unless told otherwise. Fewer stay in the
+            processor's caches, more are faster to read and write.
 
     Returns:
         One row per step with microseconds per event, those of the loops, and their ratio.
     """
-    cases = _cases(events)
+    cases = _cases(events, block)
     for case in cases:
         case.run(*case.prepare(case.sample[:10]))  # compile
     ours = np.empty((rounds, len(cases)))
     loop = np.empty((rounds, len(cases)))
     for turn in range(rounds):
         for index, case in enumerate(cases):
-            ours[turn, index] = _seconds(case.run, case.prepare, case.sample)
-            loop[turn, index] = _seconds(case.loop, case.prepare_loop, case.sample[:LOOP_EVENTS])
+            ours[turn, index] = _seconds(case.run, case.prepare, case.sample, block)
+            loop[turn, index] = _seconds(case.loop, case.prepare_loop, case.sample[:LOOP_EVENTS], block)
     rows = []
     for index, case in enumerate(cases):
         fast, slow = statistics.median(ours[:, index]), statistics.median(loop[:, index])
@@ -79,11 +81,13 @@ def measure(events: int = 10_000, rounds: int = 3) -> list[dict[str, Any]]:
     return rows
 
 
-def _seconds(run: Callable[..., Any], prepare: Callable[[Events], tuple[Any, ...]], sample: Events) -> float:
-    """Return the processor time per event, chunk by chunk, without the preparation."""
+def _seconds(
+    run: Callable[..., Any], prepare: Callable[[Events], tuple[Any, ...]], sample: Events, block: int
+) -> float:
+    """Return the processor time per event, block by block, without the preparation."""
     total = 0.0
-    for first in range(0, len(sample), CHUNK_EVENTS):
-        prepared = prepare(sample[first : first + CHUNK_EVENTS])
+    for first in range(0, len(sample), block):
+        prepared = prepare(sample[first : first + block])
         start = time.thread_time()
         run(*prepared)
         total += time.thread_time() - start
@@ -118,11 +122,11 @@ class _Pool:
         return self.muons[:n]
 
 
-def _cases(n: int) -> list[_Case]:
+def _cases(n: int, block: int) -> list[_Case]:
     rng = np.random.default_rng(0)
     clean = sample_events(n, 70, 2, rng)
     crowded = sample_events(n, CROWDED, 2, rng)
-    pool = _Pool(sample_events(TRACKS * min(n, CHUNK_EVENTS), 35, 1, rng))
+    pool = _Pool(sample_events(TRACKS * min(n, block), 35, 1, rng))
     occupancy, noise = Occupancy(lower=TRACKS, upper=TRACKS), Noise()
 
     def alone(events: Events) -> tuple[Any, ...]:
