@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from trackkeras.domains.dimuon.occupancy import Occupancy
 
 
 class Model(StrEnum):
@@ -35,3 +38,23 @@ DecayOption = Annotated[float, typer.Option(help="Length of `exponential`, in de
 EfficiencyOption = Annotated[float, typer.Option(help="Mean share of hits that a track keeps anyway.")]
 SpreadOption = Annotated[float, typer.Option(help="Standard deviation of that share.")]
 CountsOption = Annotated[Counts, typer.Option(help="How the number of tracks is drawn.")]
+
+
+def occupancy_of(
+    model: Model,
+    sigma: float,
+    decay: float,
+    efficiency: float,
+    spread: float,
+    lower: int,
+    upper: int,
+    counts: Counts,
+) -> Occupancy:
+    """Return what the options say.
+
+    Raises:
+        UserError: A value is outside of its range.
+    """
+    from trackkeras.domains.dimuon.occupancy import Occupancy
+
+    return Occupancy(model.value, sigma, decay, efficiency, spread, lower, upper, counts.value)

@@ -30,12 +30,12 @@ from trackkeras.domains.dimuon.command_options import (
     SeedOption,
     SigmaOption,
     SpreadOption,
+    occupancy_of,
 )
 from trackkeras.errors import UserError
 
 if TYPE_CHECKING:
     from trackkeras.domains.dimuon.events import Events
-    from trackkeras.domains.dimuon.occupancy import Occupancy
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -176,7 +176,7 @@ def messy(
     from trackkeras.domains.dimuon.random_streams import chunk_rng
     from trackkeras.domains.dimuon.rus_reading import read_rus
 
-    occupancy = _occupancy(model, sigma, decay, efficiency, spread, lower_bound, num_tracks, counts)
+    occupancy = occupancy_of(model, sigma, decay, efficiency, spread, lower_bound, num_tracks, counts)
     size = number_of_events(signal)
     muons = SingleMuons(background)
     tracks, hits = 0, 0
@@ -313,7 +313,7 @@ def background(
     from trackkeras.domains.dimuon.mixing import background_chunks
     from trackkeras.domains.dimuon.random_streams import chunk_rng
 
-    occupancy = _occupancy(model, sigma, decay, efficiency, spread, lower_bound, num_tracks, counts)
+    occupancy = occupancy_of(model, sigma, decay, efficiency, spread, lower_bound, num_tracks, counts)
     chunk_rng(seed, "background")
     chunks = background_chunks(file, events, occupancy, seed)
     write_events(chunks, file, out, events, "background", overwrite, as_json)
@@ -334,18 +334,3 @@ def bench(
 
     rows = measure(events, rounds, block)
     (print_json if as_json else print_rows)(rows)
-
-
-def _occupancy(
-    model: Model,
-    sigma: float,
-    decay: float,
-    efficiency: float,
-    spread: float,
-    lower: int,
-    upper: int,
-    counts: Counts,
-) -> Occupancy:
-    from trackkeras.domains.dimuon.occupancy import Occupancy
-
-    return Occupancy(model.value, sigma, decay, efficiency, spread, lower, upper, counts.value)
