@@ -9,25 +9,67 @@ from __future__ import annotations
 import json
 import math
 import os
+import pkgutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, MutableMapping
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from trackkeras import __version__
+from trackkeras import __version__, domains
+from trackkeras.console import JsonOption
+from trackkeras.console import print_json as _print_json
+from trackkeras.console import print_rows as _print_rows
 from trackkeras.tensorflow_import import load_tensorflow
 
 if TYPE_CHECKING:
     from tfrecords_tools.manifest import Manifest
+    from trackkeras.domain import Rows
     from trackkeras.domains.extrapolation.fields import Field
     from trackkeras.progress import Progress
     from trackkeras.study import Experiment
 
+
+class DomainCommands(TyperGroup):
+    """The commands that a domain brings: `app` in its module `commands`, imported when one of them is used.
+
+    Args:
+        domain: Name of the domain.
+    """
+
+    def __init__(self, domain: str) -> None:
+        about = f"Tools of the {domain} domain."
+        super().__init__(name=domain, help=about, no_args_is_help=True, rich_markup_mode=None)
+
+    @property
+    def commands(self) -> MutableMapping[str, Any]:
+        """Its commands by name."""
+        module = importlib.import_module(f"{domains.__name__}.{self.name}.commands")
+        found: MutableMapping[str, Any] = typer.main.get_group(module.app).commands
+        return found
+
+    @commands.setter
+    def commands(self, value: Any) -> None:
+        """Ignore what the base class begins with."""
+
+
+class AllCommands(TyperGroup):
+    """The commands of this module and, as a group for each, those of the domains."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        for module in pkgutil.iter_modules(domains.__path__):
+            folder = Path(module.module_finder.path) / module.name  # type: ignore[union-attr]
+            if (folder / "commands.py").is_file():
+                self.commands[module.name] = DomainCommands(module.name)
+
+
 app = typer.Typer(
     name="trackkeras",
+    cls=AllCommands,
     help="Keras networks for reconstruction, from detector simulation to a deployed model.",
     no_args_is_help=True,
     add_completion=False,
@@ -47,8 +89,6 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override one option; repeat as needed."),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-
 
 FieldArgument = Annotated[
     str,
@@ -110,10 +150,6 @@ def _complain(message: str) -> int:
 def _prepare_environment() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=1, allow_nan=False))
 
 
 def _version(show: bool) -> None:
@@ -197,6 +233,8 @@ def generate(
             raise UserError(f"{domain} has no generation preset {preset!r}; there are: {names}")
         base = found.generation_presets[preset] if preset else {}
         values = merge(merge(base, given), parse_assignments(set_ or ()))
+        if not found.shard_function:
+            raise UserError(f"the domain {domain!r} has no simulation; read files with `trackkeras ingest`")
         options = validate(found.GenerateOptions, values, f"generate {domain}")
         recipe = Recipe(
             schema=found.generation_schema(options),
@@ -257,26 +295,44 @@ def ingest(
     out: Annotated[Path, typer.Option(help="Dataset folder to make.")],
     shards: Annotated[int, typer.Option(help="Files over all splits.")] = 16,
     seed: Annotated[int, typer.Option(help="Seed of the split and of the shuffle.")] = 1,
+    set_: SetOption = None,
 ) -> None:
     """Turn an experiment's files into a dataset: shuffled, split by group, sharded.
+
+    With --set, options of the domain's reader are changed.
 
     Example: trackkeras ingest extrapolation tracks.npz --out data/ingested
     """
     from tfrecords_tools.convert import write_dataset
+    from trackkeras.config import parse_assignments, validate
     from trackkeras.domain import find_domain
 
     found = find_domain(domain)
-    chunks = found.read_files(files)
+    options = validate(found.IngestOptions, parse_assignments(set_ or ()), f"ingest {domain}")
+    chunks = _counted(found.read_files(files, options), f"read {domain} files")
     manifest = write_dataset(
         out,
-        found.schema(),
+        found.ingest_schema(options),
         chunks,
         shards=shards,
         seed=seed,
-        source={"files": [path.name for path in files]},
+        source={"files": [path.name for path in files], **options.model_dump(mode="json")},
         name=f"trackkeras {__version__} {domain} ingest",
+        group=found.group,
     )
     print(f"{out}: {_extent(manifest)}")
+
+
+def _counted(chunks: Iterator[Rows], label: str) -> Iterator[Rows]:
+    """Yield the chunks and show how many rows they have; how many there will be is not known."""
+    from trackkeras.progress import Progress
+
+    progress, done = Progress(label, 0), 0
+    for chunk in chunks:
+        done += len(next(iter(chunk.values())))
+        progress.total = done
+        progress.update(done)
+        yield chunk
 
 
 @app.command()
@@ -862,18 +918,6 @@ def compare(
         hidden = {"sample", "rows", "simulated", "kind", "preset", "cost"}
         _print_rows([{key: value for key, value in row.items() if key not in hidden} for row in rows])
     print(f"\n{out}")
-
-
-def _print_rows(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table()
-    for key in rows[0]:
-        table.add_column(key, justify="left" if isinstance(rows[0][key], str) else "right")
-    for row in rows:
-        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()))
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 @app.command()

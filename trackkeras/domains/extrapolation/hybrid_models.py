@@ -141,9 +141,7 @@ class LearnedFieldPath(keras.layers.Layer):
         for kernel, bias in zip(kernels[:-1], biases[:-1], strict=True):
             hidden = duals.dense(hidden, kernel, bias, self.activation)
         heads = duals.dense(hidden, kernels[-1], biases[-1], None)
-        odd_x, odd_y = (
-            v * duals.reciprocal(root) for v, root in zip(in_metres, roots, strict=True)
-        )
+        odd_x, odd_y = (v * duals.reciprocal(root) for v, root in zip(in_metres, roots, strict=True))
         odd = duals.concatenate([odd_x * odd_y, Dual(ops.ones_like(z)), odd_y])
         return heads * odd * UNIT
 
