@@ -6,7 +6,12 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from tfrecords_tools.manifest import Manifest
+
+MOST_COMPONENTS = 32
+"""Components of a feature that are listed one by one."""
 
 
 def describe(manifest: Manifest) -> dict[str, Any]:
@@ -82,9 +87,16 @@ def card(manifest: Manifest) -> str:
 
 
 def _feature_rows(manifest: Manifest, split: str) -> Iterable[tuple[str, ...]]:
-    """Yield one row for each component."""
+    """Yield one row for each component; one for all of them together where there are many."""
     for feature in manifest.schema.features:
         statistics = manifest.split(split).statistics[feature.name]
+        if feature.components > MOST_COMPONENTS and len(feature.units) == 1 and statistics.count:
+            mean = statistics.mean.mean()
+            std = np.sqrt((statistics.std**2 + (statistics.mean - mean) ** 2).mean())
+            pooled = (mean, std, statistics.minimum.min(), statistics.maximum.max())
+            name = f"{feature.name}[0..{feature.components - 1}]"
+            yield name, feature.unit, *(f"{value:.6g}" for value in pooled), feature.doc
+            continue
         for index in range(feature.components):
             values = (statistics.mean, statistics.std, statistics.minimum, statistics.maximum)
             numbers = [f"{value[index]:.6g}" if statistics.count else "-" for value in values]

@@ -176,7 +176,7 @@ def _claim(path: Path, *, folder: bool) -> tuple[Path, int]:
             temporary.mkdir()
             descriptor = os.open(temporary, os.O_RDONLY)
         else:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         with contextlib.suppress(OSError):  # a file system without locks keeps leftovers, nothing else
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         if temporary.exists():  # not taken for a leftover between its making and its lock

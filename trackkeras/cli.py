@@ -12,7 +12,7 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,6 +23,7 @@ from trackkeras import __version__
 
 if TYPE_CHECKING:
     from tfrecords_tools.manifest import Manifest
+    from trackkeras.domain import Rows
     from trackkeras.domains.extrapolation.fields import Field
     from trackkeras.progress import Progress
 
@@ -214,6 +215,8 @@ def generate(
             raise UserError(f"{domain} has no generation preset {preset!r}; there are: {names}")
         base = found.generation_presets[preset] if preset else {}
         values = merge(merge(base, given), parse_assignments(set_ or ()))
+        if not found.shard_function:
+            raise UserError(f"the domain {domain!r} has no simulation; read files with `trackkeras ingest`")
         options = validate(found.GenerateOptions, values, f"generate {domain}")
         recipe = Recipe(
             schema=found.generation_schema(options),
@@ -274,26 +277,42 @@ def ingest(
     out: Annotated[Path, typer.Option(help="Dataset folder to make.")],
     shards: Annotated[int, typer.Option(help="Files over all splits.")] = 16,
     seed: Annotated[int, typer.Option(help="Seed of the split and of the shuffle.")] = 1,
+    set_: SetOption = None,
 ) -> None:
     """Turn an experiment's files into a dataset: shuffled, split by group, sharded.
 
     Example: trackkeras ingest extrapolation tracks.npz --out data/ingested
     """
     from tfrecords_tools.convert import write_dataset
+    from trackkeras.config import parse_assignments, validate
     from trackkeras.domain import find_domain
 
     found = find_domain(domain)
-    chunks = found.read_files(files)
+    options = validate(found.IngestOptions, parse_assignments(set_ or ()), f"ingest {domain}")
+    chunks = _counted(found.read_files(files, options), f"read {domain} files")
     manifest = write_dataset(
         out,
-        found.schema(),
+        found.ingest_schema(options),
         chunks,
         shards=shards,
         seed=seed,
-        source={"files": [path.name for path in files]},
+        source={"files": [path.name for path in files], **options.model_dump(mode="json")},
         name=f"trackkeras {__version__} {domain} ingest",
+        group=found.group,
     )
     print(f"{out}: {_extent(manifest)}")
+
+
+def _counted(chunks: Iterator[Rows], label: str) -> Iterator[Rows]:
+    """Yield the chunks and show how many rows they have; how many there will be is not known."""
+    from trackkeras.progress import Progress
+
+    progress, done = Progress(label, 0), 0
+    for chunk in chunks:
+        done += len(next(iter(chunk.values())))
+        progress.total = done
+        progress.update(done)
+        yield chunk
 
 
 @app.command()

@@ -272,13 +272,17 @@ class Domain(abc.ABC):
     summary: ClassVar[str]
     tasks: ClassVar[Mapping[str, Task]]
     """What its networks are for, by `model.kind` of a preset."""
-    GenerateOptions: ClassVar[type[Options]]
+    GenerateOptions: ClassVar[type[Options]] = Options
     generation_presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Named samples: values of `GenerateOptions` that each one changes."""
     merge_same: ClassVar[tuple[str, ...]] = ()
     """Keys of the generator's configuration in which datasets must agree to be merged."""
-    shard_function: ClassVar[str]
-    """`module:function` that makes one shard; see `tfrecords_tools.generate`."""
+    shard_function: ClassVar[str] = ""
+    """`module:function` that makes one shard, see `tfrecords_tools.generate`; empty without a simulation."""
+    IngestOptions: ClassVar[type[Options]] = Options
+    """What may be said about reading an experiment's own files."""
+    group: ClassVar[str | None] = None
+    """Column whose equal values stay in one split of ingested files, as rows of one origin must."""
 
     @abc.abstractmethod
     def schema(self) -> Schema:
@@ -288,7 +292,11 @@ class Domain(abc.ABC):
         """Return the schema of a sample generated with these options; they may add columns."""
         return self.schema()
 
-    def read_files(self, files: Sequence[Path]) -> Iterator[Rows]:
+    def ingest_schema(self, options: Options) -> Schema:
+        """Return the schema of files that are read with these options; they may change its columns."""
+        return self.schema()
+
+    def read_files(self, files: Sequence[Path], options: Options) -> Iterator[Rows]:
         """Yield the rows of an experiment's own files, for `ingest`.
 
         Raises:

@@ -63,7 +63,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 BAD_INPUT = {
-    "generate calorimeter --out x": "no domain named 'calorimeter'; there are: extrapolation",
+    "generate calorimeter --out x": "no domain named 'calorimeter'; there are: dimuon, extrapolation",
     "generate extrapolation --out x --p-min 0": "p_min: ",
     "generate extrapolation --out x --set p_mim=2": "unknown key 'p_mim' (did you mean 'p_min'?)",
     "generate extrapolation --out x --set p_min": "--set needs key=value",

@@ -40,7 +40,7 @@ class Extrapolation(Domain):
         assert isinstance(options, GenerateOptions)
         return extrapolation_schema(options)
 
-    def read_files(self, files: Sequence[Path]) -> Iterator[Rows]:
+    def read_files(self, files: Sequence[Path], options: Options) -> Iterator[Rows]:
         """Yield the tracks of NPZ files with X (N, 6), Y (N, 4), P (N,), Z (N, 2), or of Parquet files."""
         from tfrecords_tools.parquet import read_parquet
         from trackkeras.domains.extrapolation.npz import read_seed_npz

@@ -1,0 +1,197 @@
+"""Events made of others: single muons in turn, background under a signal, background alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trackkeras.domains.dimuon.detectors import PLANES
+from trackkeras.domains.dimuon.events import (
+    FIRST_BACKGROUND,
+    Events,
+    gather,
+    interleaved,
+    merge_hits,
+    merge_tracks,
+)
+from trackkeras.domains.dimuon.occupancy import Occupancy
+from trackkeras.domains.dimuon.rus_reading import CHUNK_EVENTS, count_events, read_rus
+from trackkeras.errors import UserError
+
+
+def chunk_rng(seed: int, chunk: int) -> np.random.Generator:
+    """Return the random stream of a chunk, so that a result depends on the seed and the events alone."""
+    if seed < 0:
+        raise UserError(f"seed must not be negative, received {seed}")
+    return np.random.Generator(np.random.PCG64DXSM([seed, chunk]))
+
+
+def combine(first: Path, second: Path, max_events: int | None = None) -> Iterator[Events]:
+    """Yield events of two files in turn, one of each, until one of them ends; `eventID` counts from 0.
+
+    Args:
+        first: RUS file; its first event comes first.
+        second: RUS file with the same branches.
+        max_events: Most events of the result.
+
+    Raises:
+        UserError: As `read_rus`; the files have different branches, or an event of theirs is empty of truth.
+    """
+    pairs = min(count_events(first), count_events(second))
+    total = 2 * pairs if max_events is None else min(2 * pairs, max_events)
+    done = 0
+    half = -(-total // 2)
+    for one, two in zip(read_rus(first, stop=half), read_rus(second, stop=half), strict=True):
+        events = Events.concatenate([one, two])[interleaved(len(one))][: total - done]
+        number = np.arange(done, done + len(events), dtype=np.int32)
+        done += len(events)
+        yield events.with_columns(eventID=number)
+
+
+class SingleMuons:
+    """The muons of a file, one after the other, and from the beginning again when they are used up.
+
+    Attributes:
+        path: RUS file with one truth track in each event.
+        used: Muons taken so far.
+        size: Muons in the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.used = 0
+        self.size = count_events(path)
+        if not self.size:
+            raise UserError(f"{path} has no events to take background from")
+        self._chunks = self._endless()
+        self._left = next(self._chunks)
+
+    @property
+    def passes(self) -> float:
+        """How often the file has been gone through."""
+        return self.used / self.size
+
+    def take(self, n: int) -> Events:
+        """Return the next n muons.
+
+        Raises:
+            UserError: As `read_rus`, or an event has not exactly one truth track.
+        """
+        parts = [self._left]
+        held = len(self._left)
+        while held < n:
+            parts.append(next(self._chunks))
+            held += len(parts[-1])
+        events = Events.concatenate(parts) if len(parts) > 1 else parts[0]
+        self._left = events[n:]
+        self.used += n
+        return events[:n]
+
+    def _endless(self) -> Iterator[Events]:
+        while True:
+            for events in read_rus(self.path):
+                wrong = np.flatnonzero(events.track_counts != 1)
+                if wrong.size:
+                    raise UserError(
+                        f"{self.path} must have one muon in each event to be background, received an event "
+                        f"with {events.track_counts[wrong[0]]} truth tracks"
+                    )
+                yield Events(events.hits, events.tracks, events.hit_offsets, events.track_offsets)
+
+
+def add_background(
+    signal: Events, muons: SingleMuons, occupancy: Occupancy, rng: np.random.Generator
+) -> Events:
+    """Return events with the hits of single muons added, of each some.
+
+    Background tracks are numbered from 3, or on from the largest number of the event. One of which no hit is
+    left has no truth either.
+
+    Args:
+        signal: The events; their hits and columns stay as they are.
+        muons: Where background comes from.
+        occupancy: How many tracks, and how much of each is kept.
+        rng: Source of randomness.
+    """
+    counts = occupancy.draw_counts(rng, len(signal))
+    total = int(counts.sum())
+    return _inject(signal, muons.take(total), np.arange(total), counts, occupancy, rng)
+
+
+def background_events(
+    pool: Events, n: int, occupancy: Occupancy, rng: np.random.Generator, first: int = 0
+) -> Events:
+    """Return n events of nothing but background, each of some muons of a pool, drawn with replacement.
+
+    Args:
+        pool: Single muons.
+        n: Number of events.
+        occupancy: How many tracks, and how much of each is kept.
+        rng: Source of randomness.
+        first: `eventID` of the first event.
+    """
+    counts = occupancy.draw_counts(rng, n)
+    drawn = rng.integers(0, len(pool), int(counts.sum()))
+    nothing = pool[:0]
+    empty = Events.of(
+        np.zeros(n),
+        nothing.hits,
+        np.zeros(n),
+        nothing.tracks,
+        {
+            "eventID": np.arange(first, first + n, dtype=np.int32),
+            "HitArray_mup": np.zeros((n, PLANES), dtype=np.int32),
+            "HitArray_mum": np.zeros((n, PLANES), dtype=np.int32),
+        },
+    )
+    return _inject(empty, pool, drawn, counts, occupancy, rng)
+
+
+def background_chunks(path: Path, n: int, occupancy: Occupancy, seed: int) -> Iterator[Events]:
+    """Yield n background events; each chunk of them draws from the next muons of a file."""
+    muons = SingleMuons(path)
+    for chunk, first in enumerate(range(0, n, CHUNK_EVENTS)):
+        pool = muons.take(min(muons.size, CHUNK_EVENTS))
+        yield background_events(pool, min(CHUNK_EVENTS, n - first), occupancy, chunk_rng(seed, chunk), first)
+
+
+def _inject(
+    signal: Events,
+    muons: Events,
+    drawn: NDArray[np.int64],
+    counts: NDArray[np.int64],
+    occupancy: Occupancy,
+    rng: np.random.Generator,
+) -> Events:
+    """Add the drawn muons to events, `counts` of them to each."""
+    rows, per_muon = gather(muons.hit_offsets, drawn)
+    probability = np.repeat(occupancy.draw_efficiency(rng, len(drawn)), per_muon)
+    probability *= occupancy.weights()[muons.hits.detector[rows]]
+    kept = np.flatnonzero(rng.random(len(rows)) < probability)
+    owner = np.repeat(np.arange(len(drawn)), per_muon)[kept]
+    left = np.bincount(owner, minlength=len(drawn))
+    event = np.repeat(np.arange(len(signal)), counts)
+    seen = np.flatnonzero(left)
+    number = _numbers(signal, event, left > 0)
+    background = Events.of(
+        np.bincount(event, weights=left, minlength=len(signal)),
+        replace(muons.hits.take(rows[kept]), track=number[owner]),
+        np.bincount(event[seen], minlength=len(signal)),
+        replace(muons.tracks.take(drawn[seen]), number=number[seen]),
+    )
+    return merge_tracks(merge_hits(signal, background), background)
+
+
+def _numbers(signal: Events, event: NDArray[np.int64], seen: NDArray[np.bool_]) -> NDArray[Any]:
+    """Return the number of each background track: they count on from the signal's, leaving out the unseen."""
+    largest = np.full(len(signal), FIRST_BACKGROUND - 1, dtype=np.int64)
+    np.maximum.at(largest, signal.track_event, signal.tracks.number)
+    np.maximum.at(largest, signal.hit_event, signal.hits.track)
+    order = np.cumsum(seen)
+    before = np.concatenate([[0], order])[np.searchsorted(event, np.arange(len(signal)))]
+    return (order - before[event] + largest[event]).astype(np.int32)

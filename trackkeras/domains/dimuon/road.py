@@ -1,0 +1,53 @@
+"""What the shared road needs to know about the dimuon spectrometer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from trackkeras.config import Options
+from trackkeras.domain import Domain, Rows, Task
+from trackkeras.domains.dimuon.record_options import RecordOptions
+
+if TYPE_CHECKING:
+    from tfrecords_tools.schema import Schema
+
+
+class Dimuon(Domain):
+    """Hits of an event to the hit arrays and momenta of its mu+ and mu-."""
+
+    name = "dimuon"
+    summary = "SpinQuest spectrometer: hits of an event to its mu+ and mu-"
+    tasks: ClassVar[Mapping[str, Task]] = {}
+    IngestOptions = RecordOptions
+    group = "group"
+
+    def schema(self) -> Schema:
+        """Return the record schema: padded hits, and truth of the two muons."""
+        from trackkeras.domains.dimuon.records import dimuon_schema
+
+        return dimuon_schema()
+
+    def ingest_schema(self, options: Options) -> Schema:
+        """Return the record schema with as much room for hits as asked for."""
+        from trackkeras.domains.dimuon.records import dimuon_schema
+
+        assert isinstance(options, RecordOptions)
+        return dimuon_schema(options.max_hits)
+
+    def read_files(self, files: Sequence[Path], options: Options) -> Iterator[Rows]:
+        """Yield the events of RUS files."""
+        from trackkeras.domains.dimuon.records import read_rows
+
+        assert isinstance(options, RecordOptions)
+        return read_rows(files, options)
+
+    def check_rows(self, rows: Rows) -> list[str]:
+        """Return what contradicts itself in a sample."""
+        from trackkeras.domains.dimuon.records import check_rows
+
+        return check_rows(rows)
+
+
+DOMAIN = Dimuon()
