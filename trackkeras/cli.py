@@ -10,16 +10,21 @@ import importlib
 import json
 import math
 import os
+import pkgutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from trackkeras import __version__
+from trackkeras import __version__, domains
+from trackkeras.console import JsonOption
+from trackkeras.console import print_json as _print_json
+from trackkeras.console import print_rows as _print_rows
 
 if TYPE_CHECKING:
     from tfrecords_tools.manifest import Manifest
@@ -27,8 +32,44 @@ if TYPE_CHECKING:
     from trackkeras.domains.extrapolation.fields import Field
     from trackkeras.progress import Progress
 
+
+class DomainCommands(TyperGroup):
+    """The commands that a domain brings: `app` in its module `commands`, imported when one of them is used.
+
+    Args:
+        domain: Name of the domain.
+    """
+
+    def __init__(self, domain: str) -> None:
+        super().__init__(name=domain, help=f"Tools of the {domain} domain.", no_args_is_help=True)
+
+    @property
+    def commands(self) -> MutableMapping[str, Any]:
+        """Its commands by name."""
+        module = importlib.import_module(f"{domains.__name__}.{self.name}.commands")
+        group: Any = typer.main.get_command(module.app)
+        found: MutableMapping[str, Any] = group.commands
+        return found
+
+    @commands.setter
+    def commands(self, value: Any) -> None:
+        """Ignore what the base class begins with."""
+
+
+class AllCommands(TyperGroup):
+    """The commands of this module and, as a group for each, those of the domains."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        for module in pkgutil.iter_modules(domains.__path__):
+            folder = Path(module.module_finder.path) / module.name  # type: ignore[union-attr]
+            if (folder / "commands.py").is_file():
+                self.commands[module.name] = DomainCommands(module.name)
+
+
 app = typer.Typer(
     name="trackkeras",
+    cls=AllCommands,
     help="Keras networks for reconstruction, from detector simulation to a deployed model.",
     no_args_is_help=True,
     add_completion=False,
@@ -48,8 +89,6 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override one option; repeat as needed."),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-
 
 FieldArgument = Annotated[
     str,
@@ -128,10 +167,6 @@ def _load_tensorflow() -> None:
         finally:
             os.dup2(saved, 2)
             os.close(saved)
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=1, allow_nan=False))
 
 
 def _version(show: bool) -> None:
@@ -793,18 +828,6 @@ def compare(
         hidden = {"sample", "rows", "simulated", "kind", "preset", "cost"}
         _print_rows([{key: value for key, value in row.items() if key not in hidden} for row in rows])
     print(f"\n{out}")
-
-
-def _print_rows(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table()
-    for key in rows[0]:
-        table.add_column(key, justify="left" if isinstance(rows[0][key], str) else "right")
-    for row in rows:
-        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()))
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 @app.command()

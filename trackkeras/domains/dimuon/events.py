@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -61,6 +61,9 @@ class _Table:
                 for entry in fields(cls)
             }
         )
+
+
+Table = TypeVar("Table", bound=_Table)
 
 
 @dataclass(frozen=True)
@@ -327,22 +330,27 @@ def count_per_event(bounds: Offsets, kept: NDArray[np.bool_]) -> Offsets:
 
 def merge_hits(first: Events, second: Events) -> Events:
     """Return the events of `first` with the hits of `second`'s event of the same place behind their own."""
-    counts = np.stack([first.hit_counts, second.hit_counts], axis=1)
-    hits = Hits.concatenate([first.hits, second.hits])
-    order, _ = gather(offsets(np.concatenate(counts.T)), interleaved(len(first)))
-    return Events(
-        hits.take(order), first.tracks, offsets(counts.sum(axis=1)), first.track_offsets, first.columns
-    )
+    hits, bounds = _merged(first.hits, first.hit_offsets, second.hits, second.hit_offsets)
+    return Events(hits, first.tracks, bounds, first.track_offsets, first.columns)
 
 
 def merge_tracks(first: Events, second: Events) -> Events:
     """Return the events of `first` with the truth tracks of `second`'s behind their own."""
-    counts = np.stack([first.track_counts, second.track_counts], axis=1)
-    tracks = Tracks.concatenate([first.tracks, second.tracks])
-    order, _ = gather(offsets(np.concatenate(counts.T)), interleaved(len(first)))
-    return Events(
-        first.hits, tracks.take(order), first.hit_offsets, offsets(counts.sum(axis=1)), first.columns
-    )
+    tracks, bounds = _merged(first.tracks, first.track_offsets, second.tracks, second.track_offsets)
+    return Events(first.hits, tracks, first.hit_offsets, bounds, first.columns)
+
+
+def _merged(one: Table, bounds: Offsets, two: Table, other: Offsets) -> tuple[Table, Offsets]:
+    """Return the rows of both tables, group by group, and the offsets of the joint groups."""
+    places = np.arange(len(one)) + np.repeat(other[:-1], np.diff(bounds))
+    others = np.arange(len(two)) + np.repeat(bounds[1:], np.diff(other))
+    columns = {}
+    for name, column in one.columns().items():
+        joint = np.empty((len(one) + len(two), *column.shape[1:]), dtype=column.dtype)
+        joint[places] = column
+        joint[others] = getattr(two, name)
+        columns[name] = joint
+    return type(one)(**columns), bounds + other
 
 
 def interleaved(n: int) -> Offsets:

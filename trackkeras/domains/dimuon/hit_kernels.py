@@ -12,10 +12,16 @@ NO_HIT = -1
 
 @njit(cache=True, nogil=True)
 def nearest(fired, element, excluded):
-    """Return the fired element of a row that is nearest to `element`, the lower of two; 0 if there is none."""
+    """Return the element of a row with hits that is nearest to `element`, 0 without one.
+
+    Args:
+        fired: Hits in each element, `(201,)`.
+        element: Where to look; of two equally near elements the lower counts.
+        excluded: An element that does not count.
+    """
     for distance in range(ELEMENTS):
         for candidate in (element - distance, element + distance):
-            if 0 < candidate < ELEMENTS and candidate != excluded and fired[candidate]:
+            if 0 < candidate < ELEMENTS and candidate != excluded and fired[candidate] > 0:
                 return candidate
     return 0
 
@@ -25,7 +31,7 @@ def refine_pair(fired, plus, minus, window):
     """Return the fired elements for both muons in one detector; see `refine`."""
     first = nearest(fired, plus, 0) if plus > 0 else 0
     second = nearest(fired, minus, 0) if minus > 0 else 0
-    if first > 0 and first == second:
+    if first > 0 and first == second and fired[first] == 1:
         other_first, other_second = nearest(fired, plus, first), nearest(fired, minus, second)
         keep_first, keep_second = abs(plus - first), abs(minus - second)
         if other_first > 0:
@@ -45,11 +51,11 @@ def refine_pair(fired, plus, minus, window):
 @njit(cache=True, nogil=True)
 def refine_events(bounds, detector, element, predicted, window, refined):
     """Fill `refined` `(n, 2, 62)`."""
-    fired = np.zeros((PLANES, ELEMENTS), dtype=np.bool_)
+    fired = np.zeros((PLANES, ELEMENTS), dtype=np.int64)
     count = np.zeros(PLANES, dtype=np.int64)
     for event in range(len(bounds) - 1):
         for hit in range(bounds[event], bounds[event + 1]):
-            fired[detector[hit] - 1, element[hit]] = True
+            fired[detector[hit] - 1, element[hit]] += 1
             count[detector[hit] - 1] += 1
         for plane in range(PLANES):
             if count[plane] > 0:
@@ -58,7 +64,7 @@ def refine_events(bounds, detector, element, predicted, window, refined):
                 refined[event, 0, plane] = first
                 refined[event, 1, plane] = second
         for hit in range(bounds[event], bounds[event + 1]):
-            fired[detector[hit] - 1, element[hit]] = False
+            fired[detector[hit] - 1, element[hit]] = 0
             count[detector[hit] - 1] = 0
 
 
@@ -78,7 +84,7 @@ def first_hits(bounds, detector, element, wanted, found):
 
 @njit(cache=True, nogil=True)
 def decluster_events(bounds, detector, element, tdc, drift, half_cell, limits, kept):
-    """Fill `kept` `(hits,)`; `limits` are the two shares of half a cell and the two times of `Declustering`."""
+    """Fill `kept` `(hits,)`; `limits` are the four numbers of `Declustering`, in its order."""
     far, near, pair_time, run_time = limits
     hits = np.full((PLANES + 1, ELEMENTS), NO_HIT, dtype=np.int64)
     for event in range(len(bounds) - 1):

@@ -12,7 +12,7 @@ from trackkeras.domains.dimuon.events import Events
 
 
 def hit_matrices(events: Events) -> NDArray[np.bool_]:
-    """Return which elements fired, `(n, 62, 201)`: row d - 1 is detector d, as slot d - 1 of a hit array is."""
+    """Return which elements fired, `(n, 62, 201)`: row d - 1 is detector d, as in hit arrays."""
     matrices = np.zeros((len(events), PLANES, ELEMENTS), dtype=bool)
     matrices.reshape(-1)[cells(events)] = True
     return matrices

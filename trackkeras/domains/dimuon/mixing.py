@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,9 +104,14 @@ class SingleMuons:
                 yield Events(events.hits, events.tracks, events.hit_offsets, events.track_offsets)
 
 
-def add_background(
-    signal: Events, muons: SingleMuons, occupancy: Occupancy, rng: np.random.Generator
-) -> Events:
+class Source(Protocol):
+    """Whatever hands out single muons."""
+
+    def take(self, n: int) -> Events:
+        """Return the next n muons."""
+
+
+def add_background(signal: Events, muons: Source, occupancy: Occupancy, rng: np.random.Generator) -> Events:
     """Return events with the hits of single muons added, of each some.
 
     Background tracks are numbered from 3, or on from the largest number of the event. One of which no hit is

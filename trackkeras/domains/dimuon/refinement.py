@@ -15,9 +15,9 @@ from trackkeras.errors import UserError
 def refine(events: Events, elements: NDArray[np.integer], window: int | None = None) -> Ints:
     """Replace each predicted element by the nearest that fired in its detector.
 
-    One hit never goes to both muons: where it is the nearest for both, it goes where the sum of both distances
-    is smaller (to the mu+ if they are equal), and the other muon gets its next nearest, or none if there is no
-    other. Of two equally near elements the lower counts.
+    One hit never goes to both muons: an element that is the nearest for both, and has one hit, goes where the
+    sum of both distances is smaller (to the mu+ if they are equal); the other muon gets its next nearest, or
+    none if there is no other. Of two equally near elements the lower counts.
 
     Args:
         events: Events with all their hits.
@@ -84,8 +84,8 @@ class Declustering:
 def decluster(events: Events, rules: Declustering | None = None) -> Events:
     """Return the events without hits that come from crosstalk.
 
-    Events whose hits all have one time, such as simulated ones without times, stay as they are: the rules would
-    remove every pair of neighbours.
+    Events whose hits all have one time, such as simulated ones without times, stay as they are: the rules
+    would remove every pair of neighbours.
 
     Args:
         events: The events.
@@ -113,7 +113,7 @@ def _checked(events: Events, elements: NDArray[np.integer]) -> Ints:
     wanted = (len(events), 2, len(DETECTORS))
     if elements.shape != wanted:
         raise UserError(f"elements must have shape {wanted}, received {elements.shape}")
-    if elements.size and not (0 <= elements.min() and elements.max() < ELEMENTS):
+    if elements.size and (elements.min() < 0 or elements.max() >= ELEMENTS):
         raise UserError(
             f"elements must be from 0 to {ELEMENTS - 1}, received {elements.min()} to {elements.max()}"
         )

@@ -1,0 +1,433 @@
+"""`trackkeras dimuon`: the experiment's files cut, mixed, made noisy, checked. None of them needs ROOT."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from trackkeras.console import JsonOption, print_json, print_rows
+from trackkeras.errors import UserError
+
+if TYPE_CHECKING:
+    from trackkeras.domains.dimuon.events import Events
+    from trackkeras.domains.dimuon.occupancy import Occupancy
+
+app = typer.Typer(help="SpinQuest's RUS files.", no_args_is_help=True)
+
+Item = TypeVar("Item")
+
+
+class Model(StrEnum):
+    """How background falls along the spectrometer."""
+
+    GAUSSIAN = "gaussian"
+    LINEAR = "linear"
+    EXPONENTIAL = "exponential"
+    FLAT = "flat"
+
+
+class Counts(StrEnum):
+    """How the number of background tracks is drawn."""
+
+    UNIFORM = "uniform"
+    SKEWED = "skewed"
+
+
+FileArgument = Annotated[Path, typer.Argument(help="RUS file.")]
+FolderOption = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
+SeedOption = Annotated[int, typer.Option(help="Seed of all that is drawn.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
+ModelOption = Annotated[Model, typer.Option(help="Share of a track's hits that is kept, by detector.")]
+SigmaOption = Annotated[float, typer.Option(help="Width of `gaussian`, in detectors.")]
+DecayOption = Annotated[float, typer.Option(help="Length of `exponential`, in detectors.")]
+EfficiencyOption = Annotated[float, typer.Option(help="Mean share of hits that a track keeps anyway.")]
+SpreadOption = Annotated[float, typer.Option(help="Standard deviation of that share.")]
+CountsOption = Annotated[Counts, typer.Option(help="How the number of tracks is drawn.")]
+
+
+@app.command()
+def check(file: FileArgument, as_json: JsonOption = False) -> None:
+    """Say whether a file is valid RUS, what it lacks and what to beware of; exit code 1 if it is not valid.
+
+    Example: trackkeras dimuon check JPsi_Dump.root
+    """
+    from trackkeras.domains.dimuon.rus_check import check_rus
+
+    report = check_rus(file)
+    if as_json:
+        print_json(report.to_json())
+    else:
+        verdict = "valid" if report.valid else "not valid"
+        print(
+            f"{file}: {verdict} RUS, {report.naming} naming, {report.events:,} events, {report.hits:,} hits, "
+            f"{report.tracks:,} truth tracks"
+        )
+        for label, lines in (("problem", report.problems), ("note", report.notes)):
+            for line in lines:
+                print(f"  {label}: {line}")
+    if not report.valid:
+        raise typer.Exit(1)
+
+
+@app.command()
+def separate(
+    file: FileArgument,
+    out: FolderOption = Path(),
+    max_events: Annotated[int | None, typer.Option(min=1, help="Use only the first events.")] = None,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Split dimuon events into NAME_track1.root with the mu+ and NAME_track2.root with the mu-.
+
+    Events without both muons are left out of both. Example: trackkeras dimuon separate JPsi_Target.root
+    """
+    from trackkeras.domains.dimuon.rus_reading import naming_of, read_rus
+    from trackkeras.domains.dimuon.rus_writing import rus_writer
+    from trackkeras.domains.dimuon.training_files import separate as split
+
+    paths = [out / f"{file.stem}_track{number}.root" for number in (1, 2)]
+    naming = naming_of(file)
+    made, lost = 0, 0
+    with contextlib.ExitStack() as stack:
+        writers = [stack.enter_context(rus_writer(path, naming)) for path in _new(paths, overwrite)]
+        for events in _shown(read_rus(file, stop=max_events), "separate", _size(file, max_events)):
+            *parts, incomplete = split(events)
+            for write, part in zip(writers, parts, strict=True):
+                write(part)
+            made += len(parts[0])
+            lost += incomplete
+    _summary(as_json, paths, made, incomplete_events=lost)
+
+
+@app.command("gen-training")
+def gen_training(
+    plus: Annotated[Path, typer.Argument(help="File of the mu+, as from `separate`.")],
+    minus: Annotated[Path, typer.Argument(help="File of the mu- of the same events.")],
+    out: FolderOption = Path(),
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write finder_training.root with the hit arrays of both muons, and momentum_training-1.root and -2.root.
+
+    Example: trackkeras dimuon gen-training JPsi_Target_track1.root JPsi_Target_track2.root
+    """
+    from trackkeras.domains.dimuon.rus_reading import naming_of
+    from trackkeras.domains.dimuon.rus_writing import rus_writer
+    from trackkeras.domains.dimuon.training_files import finder_events, momentum_events, paired
+
+    names = ("finder_training", "momentum_training-1", "momentum_training-2")
+    paths = [out / f"{name}.root" for name in names]
+    naming = naming_of(plus)
+    made = 0
+    with contextlib.ExitStack() as stack:
+        writers = [stack.enter_context(rus_writer(path, naming)) for path in _new(paths, overwrite)]
+        for one, two in _shown(paired(plus, minus), "gen-training", _size(plus)):
+            parts = (finder_events(one, two), momentum_events(one), momentum_events(two))
+            for write, part in zip(writers, parts, strict=True):
+                write(part)
+            made += len(one)
+    _summary(as_json, paths, made)
+
+
+@app.command()
+def combine(
+    first: Annotated[Path, typer.Argument(help="RUS file; its first event comes first.")],
+    second: Annotated[Path, typer.Argument(help="RUS file with the same branches.")],
+    out: Annotated[Path, typer.Option(help="File to write.")] = Path("single_muons.root"),
+    max_events: Annotated[int, typer.Option(min=1, help="Most events to write.")] = 100_000,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Take events of two files in turn, such as mu+ and mu-, until one ends; eventID counts from 0.
+
+    Example: trackkeras dimuon combine MUP_Dump_10K.root MUM_Dump_10K.root --out single_muons.root
+    """
+    from trackkeras.domains.dimuon.mixing import combine as alternate
+
+    total = min(2 * _size(first), 2 * _size(second), max_events)
+    _write(alternate(first, second, max_events), first, out, total, "combine", overwrite, as_json)
+
+
+@app.command()
+def messy(
+    signal: Annotated[Path, typer.Argument(help="RUS file of the signal, such as finder_training.root.")],
+    background: Annotated[Path, typer.Argument(help="RUS file of single muons.")],
+    out: Annotated[Path, typer.Option(help="File to write.")] = Path("mc_events.root"),
+    lower_bound: Annotated[int, typer.Option(help="Fewest tracks added to an event.")] = 0,
+    num_tracks: Annotated[int, typer.Option(help="Most tracks added to an event.")] = 50,
+    counts: CountsOption = Counts.UNIFORM,
+    model: ModelOption = Model.GAUSSIAN,
+    sigma: SigmaOption = 60.0,
+    decay: DecayOption = 15.0,
+    efficiency: EfficiencyOption = 0.9,
+    spread: SpreadOption = 0.1,
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Also write detectorIDClean, elementIDClean: the signal alone.")
+    ] = False,
+    once: Annotated[
+        bool, typer.Option("--once", help="Fail rather than use a background muon twice.")
+    ] = False,
+    seed: SeedOption = 1,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Add hits of background muons to events; truth and hit arrays of the signal stay as they are.
+
+    Muons are taken in order, and from the first again when they are used up; the result says how often.
+
+    Example: trackkeras dimuon messy finder_training.root single_muons.root --num-tracks 16 --counts skewed
+    """
+    from trackkeras.domains.dimuon.mixing import SingleMuons, add_background, chunk_rng
+    from trackkeras.domains.dimuon.rus_reading import read_rus
+
+    occupancy = _occupancy(model, sigma, decay, efficiency, spread, lower_bound, num_tracks, counts)
+    size = _size(signal)
+    muons = SingleMuons(background)
+    tracks, hits = 0, 0
+
+    def chunks() -> Iterator[Events]:
+        nonlocal tracks, hits
+        for number, events in enumerate(read_rus(signal)):
+            mixed = add_background(events, muons, occupancy, chunk_rng(seed, number))
+            if once and muons.passes > 1:
+                raise UserError(
+                    f"{background} has only {muons.size:,} muons, too few for {size:,} events: add fewer, "
+                    "bring more, or leave out --once"
+                )
+            tracks += len(mixed.tracks) - len(events.tracks)
+            hits += len(mixed.hits)
+            yield mixed
+
+    chunk_rng(seed, 0)
+    extra = {
+        "background_tracks": lambda: tracks,
+        "hits": lambda: hits,
+        "background_passes": lambda: muons.passes,
+    }
+    _write(chunks(), signal, out, size, "messy", overwrite, as_json, clean=clean, **extra)
+
+
+@app.command()
+def noise(
+    file: FileArgument,
+    out: Annotated[Path, typer.Option(help="File to write.")] = Path("noisy_output.root"),
+    electronic: Annotated[float, typer.Option(help="Chance that an element without a hit fires.")] = 0.002,
+    cluster: Annotated[float, typer.Option(help="Chance that a detector has a cluster.")] = 0.01,
+    shortest: Annotated[int, typer.Option(help="Fewest elements of a cluster.")] = 2,
+    longest: Annotated[int, typer.Option(help="Most elements of a cluster.")] = 4,
+    seed: SeedOption = 1,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Add electronic noise and clusters, only where a detector has elements; their track number is 0.
+
+    Example: trackkeras dimuon noise mc_events.root --electronic 0.01 --cluster 0.05 --out noisy_output.root
+    """
+    from trackkeras.domains.dimuon.mixing import chunk_rng
+    from trackkeras.domains.dimuon.noise import Noise, add_noise
+    from trackkeras.domains.dimuon.rus_reading import read_rus
+
+    amount = Noise(electronic, cluster, shortest, longest)
+    chunk_rng(seed, 0)
+    added = 0
+
+    def chunks() -> Iterator[Events]:
+        nonlocal added
+        for number, events in enumerate(read_rus(file)):
+            noisy = add_noise(events, amount, chunk_rng(seed, number))
+            added += len(noisy.hits) - len(events.hits)
+            yield noisy
+
+    _write(chunks(), file, out, _size(file), "noise", overwrite, as_json, noise_hits=lambda: added)
+
+
+@app.command()
+def skim(
+    file: FileArgument,
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    start: Annotated[int, typer.Option(min=0, help="First event.")] = 0,
+    max_events: Annotated[int, typer.Option(min=1, help="Most events to write.")] = 2000,
+    drop_invalid: Annotated[
+        bool, typer.Option("--drop-invalid", help="Leave out hits outside of the detectors.")
+    ] = False,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy a range of events, and nothing that is corrupt.
+
+    Example: trackkeras dimuon skim MUP_Dump_10K.root --start 4000 --max-events 1000 --out mup_1000.root
+    """
+    from trackkeras.domains.dimuon.rus_reading import read_rus
+
+    size = _size(file)
+    if start >= size:
+        raise UserError(f"{file} has {size:,} events, so that none is at --start {start:,}")
+    stop = min(start + max_events, size)
+    chunks = read_rus(file, start=start, stop=stop, drop_invalid=drop_invalid)
+    _write(chunks, file, out, stop - start, "skim", overwrite, as_json)
+
+
+@app.command()
+def merge(
+    files: Annotated[
+        list[str], typer.Argument(help="RUS files with the same branches; a pattern in quotes.")
+    ],
+    out: Annotated[Path, typer.Option(help="File to write.")] = Path("merged_RUS.root"),
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Join files, one after the other.
+
+    Example: trackkeras dimuon merge 'batch_*.root' --out all.root
+    """
+    from tfrecords_tools.files import expand
+    from trackkeras.domains.dimuon.rus_reading import read_rus
+
+    paths = expand(files)
+    if out in paths:
+        raise UserError(f"{out} is one of the files to merge: choose another name")
+    total = sum(map(_size, paths))
+    chunks = (events for path in paths for events in read_rus(path))
+    _write(chunks, paths[0], out, total, "merge", overwrite, as_json, files=lambda: len(paths))
+
+
+@app.command()
+def background(
+    file: Annotated[Path, typer.Argument(help="RUS file of single muons.")],
+    out: Annotated[Path, typer.Option(help="File to write.")] = Path("background.root"),
+    events: Annotated[int, typer.Option(min=1, help="Events to make.")] = 10_000,
+    lower_bound: Annotated[int, typer.Option(help="Fewest tracks of an event.")] = 1,
+    num_tracks: Annotated[int, typer.Option(help="Most tracks of an event.")] = 20,
+    counts: CountsOption = Counts.UNIFORM,
+    model: ModelOption = Model.FLAT,
+    sigma: SigmaOption = 60.0,
+    decay: DecayOption = 15.0,
+    efficiency: EfficiencyOption = 1.0,
+    spread: SpreadOption = 0.0,
+    seed: SeedOption = 1,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make events of background alone, from muons drawn with replacement; their hit arrays are empty.
+
+    Example: trackkeras dimuon background single_muons.root --events 10000 --out background.root
+    """
+    from trackkeras.domains.dimuon.mixing import background_chunks, chunk_rng
+
+    occupancy = _occupancy(model, sigma, decay, efficiency, spread, lower_bound, num_tracks, counts)
+    chunk_rng(seed, 0)
+    chunks = background_chunks(file, events, occupancy, seed)
+    _write(chunks, file, out, events, "background", overwrite, as_json)
+
+
+@app.command()
+def bench(
+    events: Annotated[int, typer.Option(min=1, help="Events to work on.")] = 10_000,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds in which every row is timed once.")] = 3,
+    as_json: JsonOption = False,
+) -> None:
+    """Microseconds per event of the tools, beside plain Python loops that do the same, in one run.
+
+    Example: trackkeras dimuon bench
+    """
+    from trackkeras.domains.dimuon.tools_bench import measure
+
+    rows = measure(events, rounds)
+    (print_json if as_json else print_rows)(rows)
+
+
+# -- shared ------------------------------------------------------------------------------------------------
+def _occupancy(
+    model: Model,
+    sigma: float,
+    decay: float,
+    efficiency: float,
+    spread: float,
+    lower: int,
+    upper: int,
+    counts: Counts,
+) -> Occupancy:
+    from trackkeras.domains.dimuon.occupancy import Occupancy
+
+    return Occupancy(model.value, sigma, decay, efficiency, spread, lower, upper, counts.value)
+
+
+def _size(file: Path, most: int | None = None) -> int:
+    from trackkeras.domains.dimuon.rus_reading import count_events
+
+    size = count_events(file)
+    return size if most is None else min(size, most)
+
+
+def _new(paths: list[Path], overwrite: bool) -> list[Path]:
+    """Return the paths of files to write, in folders that exist now."""
+    for path in paths:
+        if path.exists() and not overwrite:
+            raise UserError(f"{path} exists already: choose another name, or replace it with --overwrite")
+        path.parent.mkdir(parents=True, exist_ok=True)
+    return paths
+
+
+def _shown(chunks: Iterable[Item], label: str, total: int) -> Iterator[Item]:
+    """Yield the chunks and show how many events they have."""
+    from trackkeras.progress import Progress
+
+    progress, done = Progress(f"dimuon {label}", total, "events"), 0
+    progress.update(0)
+    for chunk in chunks:
+        yield chunk
+        done += len(chunk[0] if isinstance(chunk, tuple) else chunk)  # type: ignore[arg-type]
+        progress.update(done)
+    progress.finish(done)
+
+
+def _write(
+    chunks: Iterable[Events],
+    like: Path,
+    out: Path,
+    total: int,
+    label: str,
+    overwrite: bool,
+    as_json: bool,
+    *,
+    clean: bool = False,
+    **extra: Any,
+) -> None:
+    """Write events to one file with the branch names of another, and say so.
+
+    Args:
+        chunks: The events.
+        like: File whose naming is kept.
+        out: File to write.
+        total: Expected number of events.
+        label: What is being done.
+        overwrite: Whether `out` may exist.
+        as_json: Whether to print JSON.
+        clean: As `rus_writer`.
+        **extra: Functions that give further numbers of the summary, called at the end.
+    """
+    from trackkeras.domains.dimuon.rus_reading import naming_of
+    from trackkeras.domains.dimuon.rus_writing import write_rus
+
+    naming = naming_of(like)
+    (path,) = _new([out], overwrite)
+    made = write_rus(path, _shown(chunks, label, total), naming, clean=clean)
+    _summary(as_json, [path], made, **{key: value() for key, value in extra.items()})
+
+
+def _summary(as_json: bool, paths: list[Path], events: int, **numbers: float) -> None:
+    if as_json:
+        print_json({"files": [str(path) for path in paths], "events": events, **numbers})
+        return
+    extra = "".join(f", {_number(value)} {key.replace('_', ' ')}" for key, value in numbers.items())
+    for path in paths:
+        print(f"{path}: {events:,} events{extra}")
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"

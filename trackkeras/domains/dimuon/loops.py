@@ -1,0 +1,124 @@
+"""The data tools once more, one hit at a time in plain Python: for comparison of results and of time.
+
+Loops over events that hold lists, as scripts over an event tree have them. Nothing else should use them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trackkeras.domains.dimuon.detectors import ELEMENTS, PLANES, numbers, plane_drift, plane_elements
+from trackkeras.domains.dimuon.events import Events
+from trackkeras.domains.dimuon.noise import Noise
+from trackkeras.domains.dimuon.occupancy import Occupancy
+
+Lists = list[dict[str, list[Any]]]
+"""One dictionary per event with lists of its hits' columns."""
+
+
+def as_lists(events: Events) -> Lists:
+    """Return the hits of each event as lists."""
+    columns = {name: column.tolist() for name, column in events.hits.columns().items()}
+    bounds = events.hit_offsets.tolist()
+    return [
+        {name: column[first:last] for name, column in columns.items()}
+        for first, last in itertools.pairwise(bounds)
+    ]
+
+
+def matrices(events: Lists) -> list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
+    """Return hit, drift and time matrices of each event, `(62, 201)`; the first hit of an element counts."""
+    found = []
+    for event in events:
+        fired, drift, tdc = (np.zeros((PLANES, ELEMENTS), dtype=np.float32) for _ in range(3))
+        hits = zip(event["detector"], event["element"], event["drift"], event["tdc"], strict=True)
+        for detector, element, distance, when in hits:
+            if not fired[detector - 1, element]:
+                fired[detector - 1, element] = 1
+                drift[detector - 1, element] = distance
+                tdc[detector - 1, element] = when
+        found.append((fired, drift, tdc))
+    return found
+
+
+def refine(events: Lists, predicted: NDArray[np.integer]) -> NDArray[np.int32]:
+    """Return the nearest fired element for each predicted one, even if both muons get the same."""
+    refined = np.zeros(predicted.shape, dtype=np.int32)
+    for index, event in enumerate(events):
+        for muon in range(2):
+            for plane in range(PLANES):
+                wanted = int(predicted[index, muon, plane])
+                fired = [
+                    e for d, e in zip(event["detector"], event["element"], strict=True) if d == plane + 1
+                ]
+                if wanted and fired:
+                    refined[index, muon, plane] = min(fired, key=lambda e: (abs(e - wanted), e))
+    return refined
+
+
+def drift_of(events: Lists, elements: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Return the drift distance of the first hit in each element, 0 without one."""
+    found = np.zeros(elements.shape)
+    for index, event in enumerate(events):
+        for muon in range(2):
+            for plane in range(PLANES):
+                hits = zip(event["detector"], event["element"], event["drift"], strict=True)
+                for detector, element, distance in hits:
+                    if detector == plane + 1 and element == elements[index, muon, plane]:
+                        found[index, muon, plane] = distance
+                        break
+    return found
+
+
+def add_noise(events: Lists, noise: Noise, seed: int) -> Lists:
+    """Add noise hits to each event."""
+    rng = random.Random(seed)
+    planes = [(int(d), int(plane_elements()[d]), float(plane_drift()[d])) for d in numbers()]
+    for event in events:
+        used = set(zip(event["detector"], event["element"], strict=True))
+        for plane, size, width in planes:
+            fired = [
+                element
+                for element in range(1, size + 1)
+                if (plane, element) not in used and rng.random() < noise.electronic
+            ]
+            if rng.random() < noise.cluster:
+                length = rng.randint(noise.shortest, noise.longest)
+                first = rng.randint(1, size - length + 1)
+                fired += range(first, first + length)
+            for element in fired:
+                if (plane, element) not in used:
+                    used.add((plane, element))
+                    event["detector"].append(plane)
+                    event["element"].append(element)
+                    event["drift"].append(rng.uniform(-width, width))
+                    event["tdc"].append(0.0)
+                    event["track"].append(0)
+                    event["process"].append(0)
+    return events
+
+
+def add_background(events: Lists, muons: Lists, occupancy: Occupancy, seed: int) -> Lists:
+    """Add to each event the kept hits of as many muons as `occupancy.upper` says."""
+    rng = np.random.default_rng(seed)
+    used = 0
+    for event in events:
+        number = 3
+        for muon in muons[used : used + occupancy.upper]:
+            efficiency = np.clip(rng.normal(occupancy.efficiency, occupancy.spread), 0, 1)
+            kept = False
+            for hit in zip(*muon.values(), strict=True):
+                values = dict(zip(muon, hit, strict=True))
+                weight = np.exp(-0.5 * ((values["detector"] - 1) / occupancy.sigma) ** 2)
+                if rng.random() < efficiency * weight:
+                    for name, value in values.items():
+                        event[name].append(number if name == "track" else value)
+                    kept = True
+            number += kept
+        used += occupancy.upper
+    return events
