@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from trackkeras.config import validate
 from trackkeras.domain import Rows
-from trackkeras.domains.dimuon.detectors import PLANES
-from trackkeras.domains.dimuon.events import Events, Hits, Tracks, interleaved
+from trackkeras.domains.dimuon.events import Events, Hits, Tracks
 from trackkeras.domains.dimuon.kinematics import CHARGES, draw_muons
 from trackkeras.domains.dimuon.mixing import add_background
 from trackkeras.domains.dimuon.noise import add_noise
@@ -31,7 +30,7 @@ from trackkeras.kernel_cache import compiling
 CHUNK = 1024
 """Most events at a time: with 50 background tracks they have some 2 million hits."""
 
-BATCH = 16384
+BATCH = 65536
 """Most draws at a time."""
 
 HOPELESS_DRAWS = 500_000
@@ -45,7 +44,7 @@ CODES: dict[Process, tuple[int, ...]] = {
     "mu_plus": (78,),
     "mu_minus": (88,),
 }
-"""Number of the process that made each muon's hits; known files have 11 and 21, and 78 and 88 for single muons."""
+"""Process that made each muon's hits; known files have 11 and 21 for pairs, 78 and 88 for single muons."""
 
 _TOP, _BOTTOM = KEPT.index(STATION_3_TOP), KEPT.index(STATION_3_BOTTOM)
 
@@ -65,7 +64,7 @@ def make_shard(
         and of them `not_accepted`.
 
     Raises:
-        UserError: A bad option, options under which next to no event is accepted, or too little room for hits.
+        UserError: A bad option, next to no event is accepted, or a row has too little room for hits.
     """
     options = validate(GenerateOptions, config, "generate dimuon")
     for events, counts in simulate(options, rng, rows):
@@ -148,7 +147,8 @@ def _accepted(
     tried = found = 0
     while found < n:
         likely = (found + 1) / (tried + 20)
-        vertex, momentum = draw_muons(process, options, rng, min(BATCH, int(1.1 * (n - found) / likely) + 16))
+        batch = min(BATCH, int(1.1 * (n - found) / likely) + 16)
+        vertex, momentum, drawn = draw_muons(process, options, rng, batch)
         alive = np.arange(len(vertex))
         sent: list[Transported] = []
         # A second muon is sent only where the first got through.
@@ -166,12 +166,12 @@ def _accepted(
         used = alive[: n - found]
         sent = [muon.take(slice(0, len(used))) for muon in sent]
         parts.append(assemble(process, vertex[used], momentum[used], sent))
-        seen = int(used[-1]) + 1 if len(alive) >= n - found else len(vertex)  # later draws were never needed
+        seen = int(drawn[used[-1]]) + 1 if len(alive) >= n - found else batch  # later draws were never needed
         tried, found = tried + seen, found + len(used)
         if tried > HOPELESS_DRAWS and found < HOPELESS_ACCEPTANCE * tried:
             raise UserError(
-                f"only {found} of {tried} events of {process!r} reach all stations: widen the range of xf or of "
-                "single_pz, or set acceptance=any"
+                f"only {found} of {tried} events of {process!r} reach all stations: widen the range of xf or "
+                "of single_pz, or set acceptance=any"
             )
     return Events.concatenate(parts), tried
 

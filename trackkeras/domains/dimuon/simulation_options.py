@@ -77,11 +77,12 @@ class GenerateOptions(Options):
         default={"jpsi": 1.0}, description="Share of each process among the events that are kept."
     )
     target_fraction: float = Field(0.0, ge=0, le=1, description="Share from the target, not the dump.")
-    xf_min: float = Field(0.0, ge=-1, le=1, description="Lowest Feynman x of a pair.")
+    xf_min: float = Field(0.1, ge=-1, le=1, description="Lowest Feynman x of a pair.")
     xf_max: float = Field(0.5, ge=-1, le=1, description="Highest Feynman x of a pair.")
     xf_width: float | None = Field(
         None, gt=0, description="Width of a Gaussian in Feynman x; null draws it uniformly."
     )
+    pt_scale: float = Field(2.0, gt=0, description="p0 of (1 + pT² / p0²)^-6, the law of pT² [GeV].")
     mass_min: float = Field(2.0, ge=0.5, le=14, description="Lowest mass of `drell_yan` [GeV].")
     mass_max: float = Field(9.0, ge=0.5, le=14, description="Highest mass of `drell_yan` [GeV].")
     single_px: float = Field(6.0, gt=0, description="Largest |px| of a muon that is no pair's [GeV].")
@@ -89,7 +90,7 @@ class GenerateOptions(Options):
     single_pz_min: float = Field(10.0, gt=0, description="Lowest pz of such a muon [GeV].")
     single_pz_max: float = Field(80.0, gt=0, le=120, description="Highest pz of such a muon [GeV].")
     beam_width: float = Field(0.31, ge=0, description="Gaussian width of the beam in x and in y [cm].")
-    halo: float = Field(0.3, ge=0, le=1, description="Share of protons in the halo, 0 to 5 cm off the axis.")
+    halo: float = Field(0.38, ge=0, le=1, description="Share of protons in the halo, 0 to 5 cm off the axis.")
     acceptance: Literal["all_stations", "any"] = Field(
         "all_stations", description="all_stations: every muon of an event reaches the last station."
     )

@@ -34,8 +34,8 @@ class Slab:
         end: Last z [cm].
         bend: dpx/dz of a positive muon [GeV/cm], from a vertical field; py is not changed.
         iron: Whether it is iron, whose energy loss fluctuates.
-        radiation_length: Of the material [cm].
-        loss: Mean energy loss of anything but iron [GeV/cm].
+        radiation_length: Of the material [cm]; infinite where there is none.
+        loss: Mean energy loss in any material but iron [GeV/cm].
         half_x: Half width of the aperture [cm]; a muon outside is lost.
         half_y: Half height of the aperture [cm].
     """
@@ -44,8 +44,8 @@ class Slab:
     end: float
     bend: float = 0.0
     iron: bool = False
-    radiation_length: float = 30_390.0
-    loss: float = 2.2e-6
+    radiation_length: float = np.inf
+    loss: float = 0.0
     half_x: float = np.inf
     half_y: float = np.inf
 
@@ -73,32 +73,32 @@ IRON_INTERACTION_LENGTH = 16.77
 FMAG_END = 502.92
 """Length of the solid iron magnet, which begins at z = 0 [cm]."""
 
-HOLE_DEPTH, HOLE_RADIUS = 25.4, 1.27
+HOLE_DEPTH, HOLE_RADIUS = 25.4, 2.54
 """Drilled into the face of the dump along the beam, so that most protons stop deeper [cm]."""
 
 TARGET_CENTRE, TARGET_LENGTH, TARGET_RADIUS = -300.0, 7.9, 1.0
 """Polarised target upstream of the dump [cm]."""
 
-_BAR = {"radiation_length": 42.5, "loss": 2.0e-3}  # plastic scintillator, at the minimum of ionisation
+_BARS = {"radiation_length": 32.0, "loss": 2.8e-3}
 
 SLABS = (
     Slab(-500.0, 0.0),
     Slab(0.0, FMAG_END, bend=0.0062, iron=True, radiation_length=IRON_RADIATION_LENGTH),
     Slab(FMAG_END, 655.0),
-    Slab(655.0, 658.0, **_BAR),
+    Slab(655.0, 658.0, **_BARS),
     Slab(658.0, 893.8),
     Slab(893.8, 1193.8, bend=0.4146 / 300.0, half_x=144.78, half_y=101.6),
     Slab(1193.8, 1405.0),
-    Slab(1405.0, 1408.0, **_BAR),
+    Slab(1405.0, 1408.0, **_BARS),
     Slab(1408.0, 1978.19),
     Slab(1978.19, 2078.19, iron=True, radiation_length=IRON_RADIATION_LENGTH),
     Slab(2078.19, 2400.0),
 )
 """Everything between the target and the last plane.
 
-The field of FMAG reaches a little beyond its iron; KMAG is an equivalent box, as long as its iron, around the
-z at which it bends. The bars of two stations are as thick as it takes to lose what simulated muons of the
-experiment lose between stations 1 and 3, some 17 MeV; the slabs between are air.
+KMAG is an equivalent box, as long as its iron, around the
+z at which it bends. All light material between stations 1 and 3, air included, is put where the bars of stations
+1 and 2 are; there is as much of it as simulated muons of the experiment see, who lose 17 MeV.
 """
 
 SCATTERING = 0.91

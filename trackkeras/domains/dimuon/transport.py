@@ -25,7 +25,7 @@ from trackkeras.domains.dimuon.spectrometer import BARS, KEPT, WIRES, Layout, Re
 
 Floats = NDArray[np.float64]
 
-STEP = 20.0
+STEP = 40.0
 """Longest step in iron [cm]."""
 
 LOWEST_MOMENTUM = 1.0
@@ -146,18 +146,25 @@ def _transport(
         start = z
         px, py, pz = momentum[i, 0], momentum[i, 1], momentum[i, 2]
         fired[:] = 0
-        alive = True
+        alive = pz > LOWEST_MOMENTUM
         for leg in range(legs.shape[0]):
             end = legs[leg, 1]
+            if not alive:
+                break
             if end <= z:
                 continue
             iron = legs[leg, 3] > 0.0
             bend = charge[i] * legs[leg, 2]
-            steps = max(1, int(math.ceil((end - z) / STEP))) if iron else 1
-            dz = (end - z) / steps
-            # Highland's logarithm belongs to all of the slab that the muon crosses, not to one step.
-            share = (legs[leg, 7] - max(start, legs[leg, 6])) / legs[leg, 4]
-            correction = max(1.0 + 0.038 * math.log(share), 0.5)
+            material = legs[leg, 4] < math.inf
+            if not material:
+                x, y, px, pz, alive = advance(x, y, px, py, pz, bend, end - z)
+            steps = 0
+            if material:
+                steps = math.ceil((end - z) / STEP)
+                # Highland's logarithm belongs to all of the slab that the muon crosses, not to one step.
+                share = (legs[leg, 7] - max(start, legs[leg, 6])) / legs[leg, 4]
+                correction = max(1.0 + 0.038 * math.log(share), 0.5)
+                dz = (end - z) / steps
             for _ in range(steps):
                 x, y, px, pz, alive = advance(x, y, px, py, pz, bend, 0.5 * dz)
                 if not alive:
@@ -253,7 +260,7 @@ def answer(rng, plane, shift, efficiency, resolution, x, y, slot, element, neigh
         return False
     pitch = plane[_PITCH]
     place = (plane[_COS] * x + plane[_SIN] * y - plane[_ORIGIN]) / pitch
-    nearest = int(math.floor(place + 0.5))
+    nearest = math.floor(place + 0.5)
     if nearest < 1 or nearest > plane[_ELEMENTS]:
         return False
     if efficiency < 1.0 and rng.random() >= efficiency:
