@@ -246,7 +246,7 @@ def check(sample: Sample, plane: Plane) -> None:
 
 
 def magnets(sample: Sample) -> None:
-    """Print what the sample says about both magnets and the dump, beside the shipped spectrometer's answer."""
+    """Print what the sample says about the magnets and the dump, and what the shipped spectrometer does."""
     (vertex, start), (first, before), (third, after) = (sample.at[name] for name in ("vertex", "st1", "st3"))
     response = Response(scatter=SCATTERING)
     sent = transport(np.random.default_rng(1), sample.charge, vertex, start, response)
@@ -258,7 +258,8 @@ def magnets(sample: Sample) -> None:
     bend = (third[:, 0] - first[:, 0] + t1 * first[:, 2] - t3 * third[:, 2]) / (t1 - t3)
     middle = 0.5 * (KMAG.start + KMAG.end)
     print(
-        f"KMAG: px kick {np.median(kick):.4f} GeV at z {np.median(bend):.1f} cm; here {KMAG.kick:.4f}, {middle:.1f}"
+        f"KMAG: px kick {np.median(kick):.4f} GeV at z {np.median(bend):.1f} cm; "
+        f"here {KMAG.kick:.4f} GeV, {middle:.1f} cm"
     )
 
     charge, start, vertex = sample.charge[kept], start[kept], vertex[kept]

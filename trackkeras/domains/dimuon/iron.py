@@ -9,7 +9,8 @@ Losses above a cut are drawn one by one, the rest is a Gaussian around its mean,
 muons is the table's and the tail is that of the processes:
 
 - knock-on electrons, kinetic energy T: `(1 - beta² T / T_max + T² / 2 E²) / T²`;
-- bremsstrahlung on nuclei and electrons, and photonuclear interactions with the same spectrum, `v = loss / E`: `(4/3 - 4/3 v + v²) / v`;
+- bremsstrahlung on nuclei and electrons, and photonuclear interactions with the same spectrum of the share
+  `v = loss / E`: `(4/3 - 4/3 v + v²) / v`;
 - electron pairs: `v^-2.5` from v = 0.002, a shape between the limits v^-2 and v^-3 that Groom et al. give.
 
 Energies are in GeV, lengths in cm.
@@ -223,8 +224,12 @@ def draw_loss(rng, table, energy, length):
 def highland(momentum: float, length: float, radiation_length: float) -> float:
     """Return the width of the scattering angle in one plane [rad].
 
-    Highland's form with the constants of G. R. Lynch and O. I. Dahl, Nucl. Instrum. Meth. B 58 (1991) 6, for a
-    muon of this momentum [GeV] and a path length and radiation length in one unit.
+    Highland's form with the constants of G. R. Lynch and O. I. Dahl, Nucl. Instrum. Meth. B 58 (1991) 6.
+
+    Args:
+        momentum: Of the muon [GeV].
+        length: Path length [cm].
+        radiation_length: Of the material [cm].
     """
     beta = momentum / math.hypot(momentum, MUON)
     share = length / radiation_length

@@ -61,14 +61,14 @@ LEAST_PZ = 10.0
 """A muon of less pz [GeV] does not come through the dump with enough left for the second magnet."""
 
 LEAST_LOSS = 0.012
-"""Smallest energy loss per cm of the dump [GeV/cm]; 0.0125 were seen in 20,000 simulated muons of the experiment."""
+"""Smallest energy loss in the dump [GeV/cm]: below all 20,000 simulated muons of the experiment."""
 
 STRONGEST = 1.7
 MARGIN = 4.5
 STATION_1 = (626.0, 52.0, 62.0, 100.0)
 STATION_3 = (1910.0, 118.0, 163.0, 450.0)
-"""For `may_pass`: z, half width and height [cm], and width of the displacement by scattering in the dump times
-momentum [cm GeV], as those muons have it at station 1."""
+"""For `may_pass`: z, half width and height [cm], and the width of the displacement by scattering in the dump
+times momentum [cm GeV], as those muons have it at station 1."""
 
 FMAG_BEND, KMAG_KICK, KMAG_CENTRE = FMAG.bend, KMAG.kick, 0.5 * (KMAG.start + KMAG.end)
 
@@ -213,9 +213,9 @@ def _fill_pairs(rng, continuum, pt_scale, mass, feynman, momentum):
 def may_pass(vertex, momentum, charge):
     """Return which muons `(n,)` might reach all stations: a rough test that saves their transport.
 
-    It asks for momentum enough to leave the dump, and for paths that stay in reach of stations 1 and 3 and of the
-    second magnet. The reach is wider than that by `MARGIN` widths of the scattering in the dump, and energy
-    loss may strengthen the bending by anything from the least loss seen to `STRONGEST`.
+    It asks for momentum enough to leave the dump, and for paths within reach of stations 1 and 3. The reach is
+    wider than they are by `MARGIN` widths of the scattering in the dump, and energy loss may strengthen the
+    bending by anything from what the least loss does up to `STRONGEST`.
 
     Args:
         vertex: `(n, 3)` [cm].

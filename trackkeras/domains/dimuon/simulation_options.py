@@ -13,8 +13,8 @@ from trackkeras.domains.dimuon.record_options import MAX_HITS
 from trackkeras.domains.dimuon.spectrometer import SCATTERING, Response
 
 Process = Literal["jpsi", "psi_prime", "drell_yan", "combinatorial", "mu_plus", "mu_minus"]
-"""What an event is: a resonance or the continuum decaying to two muons, two muons that have nothing to do with
-each other, or one muon alone."""
+"""What an event is: a resonance or the continuum that decays to two muons, two muons that have nothing to do
+with each other, or one muon alone."""
 
 PROCESSES: tuple[Process, ...] = get_args(Process)
 

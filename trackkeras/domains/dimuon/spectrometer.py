@@ -79,33 +79,33 @@ HOLE_DEPTH, HOLE_RADIUS = 25.4, 2.54
 TARGET_CENTRE, TARGET_LENGTH, TARGET_RADIUS = -300.0, 7.9, 1.0
 """Polarised target upstream of the dump [cm]."""
 
-_BARS = {"radiation_length": 32.0, "loss": 2.8e-3}
+_LIGHT_X0, _LIGHT_LOSS = 32.0, 2.8e-3
 
 SLABS = (
     Slab(-500.0, 0.0),
     Slab(0.0, FMAG_END, bend=0.0062, iron=True, radiation_length=IRON_RADIATION_LENGTH),
     Slab(FMAG_END, 655.0),
-    Slab(655.0, 658.0, **_BARS),
+    Slab(655.0, 658.0, radiation_length=_LIGHT_X0, loss=_LIGHT_LOSS),
     Slab(658.0, 893.8),
     Slab(893.8, 1193.8, bend=0.4146 / 300.0, half_x=144.78, half_y=101.6),
     Slab(1193.8, 1405.0),
-    Slab(1405.0, 1408.0, **_BARS),
+    Slab(1405.0, 1408.0, radiation_length=_LIGHT_X0, loss=_LIGHT_LOSS),
     Slab(1408.0, 1978.19),
     Slab(1978.19, 2078.19, iron=True, radiation_length=IRON_RADIATION_LENGTH),
     Slab(2078.19, 2400.0),
 )
 """Everything between the target and the last plane.
 
-KMAG is an equivalent box, as long as its iron, around the
-z at which it bends. All light material between stations 1 and 3, air included, is put where the bars of stations
-1 and 2 are; there is as much of it as simulated muons of the experiment see, who lose 17 MeV.
+KMAG is an equivalent box, as long as its iron, around the z at which it bends. All light material between
+stations 1 and 3, air included, is put where the bars of stations 1 and 2 are; there is as much of it as
+simulated muons of the experiment see, who lose 17 MeV.
 """
 
 SCATTERING = 0.91
 """Width of the scattering angle over Highland's formula.
 
-The formula holds up to 100 radiation lengths; the dump has 286, and there the simulated muons of the experiment
-(Geant4) scatter as much less.
+The formula holds up to 100 radiation lengths. The dump has 286, and there the simulated muons of the
+experiment (Geant4) scatter so much less.
 """
 
 FMAG, KMAG, WALL = SLABS[1], SLABS[5], SLABS[9]
@@ -167,7 +167,7 @@ class Response:
 
 
 WIRES, BARS, STRIPS = 0.0, 1.0, 2.0
-"""Kinds of elements: with a drift distance; overlapping bars of scintillator; the strips of DP2 side by side."""
+"""Kinds of elements: wires with a drift distance, overlapping bars of scintillator, DP2's adjacent strips."""
 
 
 def _kind(plane: Plane) -> float:
