@@ -213,8 +213,8 @@ def _fill_pairs(rng, continuum, pt_scale, mass, feynman, momentum):
 def may_pass(vertex, momentum, charge):
     """Return which muons `(n,)` might reach all stations: a rough test that saves their transport.
 
-    It asks for momentum enough to leave the dump, and for paths within reach of stations 1 and 3. The reach is
-    wider than they are by `MARGIN` widths of the scattering in the dump, and energy loss may strengthen the
+    It asks for momentum enough to leave the dump, and for paths within reach of stations 1 and 3. It is
+    wider than those by `MARGIN` widths of the scattering in the dump, and energy loss may strengthen the
     bending by anything from what the least loss does up to `STRONGEST`.
 
     Args:

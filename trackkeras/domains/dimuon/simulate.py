@@ -60,15 +60,15 @@ def make_shard(
         rows: Number of events.
 
     Yields:
-        The columns of `records.dimuon_schema(options.max_hits)` and the counts of this chunk: events `tried`,
-        and of them `not_accepted`.
+        The columns of `records.dimuon_schema(options.row_hits())` and the counts of this chunk: events
+        `tried`, and of them `not_accepted`.
 
     Raises:
         UserError: A bad option, next to no event is accepted, or a row has too little room for hits.
     """
     options = validate(GenerateOptions, config, "generate dimuon")
     for events, counts in simulate(options, rng, rows):
-        yield event_rows(events, max_hits=options.max_hits, signed=options.signed), counts
+        yield event_rows(events, max_hits=options.row_hits(), signed=options.signed), counts
 
 
 def simulate(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from trackkeras.config import Options
+from trackkeras.domains.dimuon.detectors import numbers, plane_elements
 from trackkeras.domains.dimuon.noise import Noise
 from trackkeras.domains.dimuon.occupancy import Occupancy
 from trackkeras.domains.dimuon.record_options import MAX_HITS
@@ -17,6 +18,16 @@ Process = Literal["jpsi", "psi_prime", "drell_yan", "combinatorial", "mu_plus", 
 with each other, or one muon alone."""
 
 PROCESSES: tuple[Process, ...] = get_args(Process)
+
+
+AnyOptions = TypeVar("AnyOptions", bound=Options)
+
+
+def _check_order(options: AnyOptions, lower: str, upper: str) -> AnyOptions:
+    low, high = getattr(options, lower), getattr(options, upper)
+    if high < low:
+        raise ValueError(f"{upper} must not be below {lower}, {low:g}, received {high:g}")
+    return options
 
 
 class BackgroundOptions(Options):
@@ -36,13 +47,9 @@ class BackgroundOptions(Options):
         10_000, ge=1, description="Most muons that are simulated for a shard; background draws from them."
     )
 
-    @field_validator("upper")
-    @classmethod
-    def _ordered(cls, value: int, info: ValidationInfo) -> int:
-        low = info.data.get("lower", 0)
-        if value < low:
-            raise ValueError(f"must not be below lower, {low}")
-        return value
+    @model_validator(mode="after")
+    def _ordered(self) -> BackgroundOptions:
+        return _check_order(self, "lower", "upper")
 
     def occupancy(self) -> Occupancy:
         """Return the same as the tools that mix files take it."""
@@ -57,13 +64,9 @@ class NoiseOptions(Options):
     shortest: int = Field(2, ge=1, description="Fewest elements of a cluster.")
     longest: int = Field(4, ge=1, le=15, description="Most elements of a cluster.")
 
-    @field_validator("longest")
-    @classmethod
-    def _ordered(cls, value: int, info: ValidationInfo) -> int:
-        low = info.data.get("shortest", 1)
-        if value < low:
-            raise ValueError(f"must not be below shortest, {low}")
-        return value
+    @model_validator(mode="after")
+    def _ordered(self) -> NoiseOptions:
+        return _check_order(self, "shortest", "longest")
 
     def noise(self) -> Noise:
         """Return the same as the tools that change files take it."""
@@ -104,7 +107,9 @@ class GenerateOptions(Options):
     tube_efficiency: float = Field(1.0, ge=0, le=1, description="Chance that a crossed tube fires.")
     background: BackgroundOptions = BackgroundOptions()
     noise: NoiseOptions = NoiseOptions()
-    max_hits: int = Field(MAX_HITS, ge=1, description="Hits that a row has room for.")
+    max_hits: int | None = Field(
+        None, ge=1, description="Hits that a row has room for; null: enough for background and noise."
+    )
     signed: bool = Field(
         False,
         description="Keep the sign of drift distances in rows; it is truth that no measurement has.",
@@ -126,15 +131,21 @@ class GenerateOptions(Options):
             raise ValueError(f"needs shares that are not negative nor all 0, such as {{jpsi: 1}}: {value}")
         return value
 
-    @field_validator("xf_max", "mass_max", "single_pz_max")
-    @classmethod
-    def _range(cls, value: float, info: ValidationInfo) -> float:
-        assert info.field_name is not None
-        other = info.field_name.replace("max", "min")
-        low = info.data.get(other, value)
-        if value < low:
-            raise ValueError(f"must not be below {other}, {low:g}")
-        return value
+    @model_validator(mode="after")
+    def _ordered(self) -> GenerateOptions:
+        for name in ("xf", "mass", "single_pz"):
+            _check_order(self, f"{name}_min", f"{name}_max")
+        return self
+
+    def row_hits(self) -> int:
+        """Return the hits that a row has room for: `max_hits`, or a power of two that is enough by far."""
+        if self.max_hits is not None:
+            return self.max_hits
+        noise = self.noise.electronic * plane_elements().sum()
+        noise += self.noise.cluster * self.noise.longest * len(numbers())
+        # Two muons have 88 hits at most, tracks of the background 28 on average.
+        most = 88 + 34 * self.background.upper + noise + 8 * noise**0.5
+        return max(MAX_HITS, 1 << int(most).bit_length())
 
     def response(self) -> Response:
         """Return what the transport needs to know."""
@@ -156,7 +167,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "singles": {"processes": {"mu_plus": 0.5, "mu_minus": 0.5}},
     "messy_low": {"background": {"lower": 0, "upper": 16, "counts": "skewed"}},
     "messy_medium": {"background": {"lower": 17, "upper": 33, "counts": "skewed"}},
-    "messy_high": {"background": {"lower": 34, "upper": 50, "counts": "skewed"}, "max_hits": 2048},
-    "messy": {"background": {"upper": 50}, "max_hits": 2048},
+    "messy_high": {"background": {"lower": 34, "upper": 50, "counts": "skewed"}},
+    "messy": {"background": {"upper": 50}},
 }
 """Named samples: what each changes in the defaults, which are J/psi from the dump without background."""
