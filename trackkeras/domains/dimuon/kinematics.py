@@ -30,6 +30,7 @@ from trackkeras.domains.dimuon.spectrometer import (
     HOLE_RADIUS,
     IRON_INTERACTION_LENGTH,
     KMAG,
+    STATION_3,
     TARGET_CENTRE,
     TARGET_LENGTH,
     TARGET_RADIUS,
@@ -57,18 +58,17 @@ CHARGES: dict[Process, tuple[int, ...]] = {
 }
 """Charges of the muons of an event."""
 
-LEAST_PZ = 10.0
+LEAST_PZ = 11.0
 """A muon of less pz [GeV] does not come through the dump with enough left for the second magnet."""
 
 LEAST_LOSS = 0.012
 """Smallest energy loss in the dump [GeV/cm]: below all 20,000 simulated muons of the experiment."""
 
 STRONGEST = 1.7
-MARGIN = 4.5
-STATION_1 = (626.0, 52.0, 62.0, 100.0)
-STATION_3 = (1910.0, 118.0, 163.0, 450.0)
-"""For `may_pass`: z, half width and height [cm], and the width of the displacement by scattering in the dump
-times momentum [cm GeV], as those muons have it at station 1."""
+MARGIN = 4.0
+NEAR, FAR = (626.0, 52.0, 62.0, 100.0), (*STATION_3, 450.0)
+"""For `may_pass`: z, half width and height of stations 1 and 3 [cm], and the width of the displacement there
+by scattering in the dump times momentum [cm GeV], as those muons have it at station 1."""
 
 FMAG_BEND, KMAG_KICK, KMAG_CENTRE = FMAG.bend, KMAG.kick, 0.5 * (KMAG.start + KMAG.end)
 
@@ -147,8 +147,10 @@ def draw_pairs(
     mass = draw_masses(options, rng, n) if continuum else np.full(n, RESONANCES[process])
     feynman = draw_feynman(options, rng, n)
     momentum = np.empty((n, 2, 3))
-    _fill_pairs(rng, continuum, options.pt_scale, mass, feynman, momentum)
-    if options.acceptance == "any":
+    everything = options.acceptance == "any"
+    least_pz = -math.inf if everything else LEAST_PZ
+    _fill_pairs(rng, continuum, options.pt_scale, least_pz, mass, feynman, momentum)
+    if everything:
         return draw_vertices(options, rng, n), momentum, np.arange(n)
     fast = np.flatnonzero(momentum[:, :, 2].min(axis=1) > LEAST_PZ)
     vertex = draw_vertices(options, rng, len(fast))
@@ -176,15 +178,19 @@ def draw_masses(options: GenerateOptions, rng: np.random.Generator, n: int) -> F
 
 
 @njit(cache=True, nogil=True)
-def _fill_pairs(rng, continuum, pt_scale, mass, feynman, momentum):
-    """Fill `momentum` `(n, 2, 3)` of pairs of some mass and Feynman x; see the module."""
+def _fill_pairs(rng, continuum, pt_scale, least_pz, mass, feynman, momentum):
+    """Fill `momentum` `(n, 2, 3)` of pairs of some mass and Feynman x; see the module.
+
+    px and py are left out where a muon has less than `least_pz`.
+    """
     gamma, boost = (_BEAM_ENERGY + _PROTON) / SQRT_S, BEAM_MOMENTUM / SQRT_S
     scale2 = pt_scale * pt_scale
     for i in range(mass.shape[0]):
         half = 0.5 * (SQRT_S - mass[i] * mass[i] / SQRT_S)
         along = feynman[i] * half
         # pT is cut where the pair would take more energy than there is.
-        share = (1.0 + half * half * (1.0 - feynman[i] * feynman[i]) / scale2) ** -5.0
+        most = 1.0 + half * half * (1.0 - feynman[i] * feynman[i]) / scale2
+        share = 1.0 / (most * most * most * most * most)
         across2 = scale2 * ((share + (1.0 - share) * (1.0 - rng.random())) ** -0.2 - 1.0)
         across, transverse = math.sqrt(across2), math.sqrt(mass[i] * mass[i] + across2)
         collision = math.sqrt(transverse * transverse + along * along)
@@ -194,19 +200,23 @@ def _fill_pairs(rng, continuum, pt_scale, mass, feynman, momentum):
         while continuum and rng.random() * 2.0 > 1.0 + cosine * cosine:
             cosine = 2.0 * rng.random() - 1.0
         own = math.sqrt(0.25 * mass[i] * mass[i] - MUON * MUON)
-        azimuth, turn = 2.0 * math.pi * rng.random(), 2.0 * math.pi * rng.random()
+        azimuth = 2.0 * math.pi * rng.random()
         flat = own * math.sqrt(1.0 - cosine * cosine)
         rest_x, rest_y, rest_z = flat * math.cos(azimuth), flat * math.sin(azimuth), own * cosine
+        # From the rest frame of the pair along pT, then along the beam, then about it.
+        for muon in range(2):
+            sign = 1.0 - 2.0 * muon
+            boosted = (transverse * 0.5 * mass[i] + sign * across * rest_x) / mass[i]
+            momentum[i, muon, 2] = (sign * energy * rest_z + pz * boosted) / transverse
+        if min(momentum[i, 0, 2], momentum[i, 1, 2]) < least_pz:
+            continue
+        turn = 2.0 * math.pi * rng.random()
         cos_turn, sin_turn = math.cos(turn), math.sin(turn)
         for muon in range(2):
             sign = 1.0 - 2.0 * muon
-            # From the rest frame of the pair along pT, then along the beam, then about it.
-            qx = (sign * transverse * rest_x + across * 0.5 * mass[i]) / mass[i]
-            qe = (transverse * 0.5 * mass[i] + sign * across * rest_x) / mass[i]
-            qy = sign * rest_y
-            momentum[i, muon, 0] = cos_turn * qx - sin_turn * qy
-            momentum[i, muon, 1] = sin_turn * qx + cos_turn * qy
-            momentum[i, muon, 2] = (sign * energy * rest_z + pz * qe) / transverse
+            boosted = (sign * transverse * rest_x + across * 0.5 * mass[i]) / mass[i]
+            momentum[i, muon, 0] = cos_turn * boosted - sin_turn * sign * rest_y
+            momentum[i, muon, 1] = sin_turn * boosted + cos_turn * sign * rest_y
 
 
 @njit(cache=True, nogil=True)
@@ -232,7 +242,7 @@ def may_pass(vertex, momentum, charge):
         weakest = 1.0 + LEAST_LOSS * inside / (2.0 * pz)
         passed[i] = True
         for station in range(2):
-            at, half_x, half_y, spread = (STATION_3, STATION_1)[station]
+            at, half_x, half_y, spread = (FAR, NEAR)[station]
             # Displacements times pz: that of the first direction, and that of the magnets.
             straight = x * pz + px * (at - z)
             bent = FMAG_BEND * inside * (at - FMAG_END + 0.5 * inside)

@@ -92,7 +92,7 @@ class GenerateOptions(Options):
     single_py: float = Field(4.0, gt=0, description="Largest |py| of such a muon [GeV].")
     single_pz_min: float = Field(10.0, gt=0, description="Lowest pz of such a muon [GeV].")
     single_pz_max: float = Field(80.0, gt=0, le=120, description="Highest pz of such a muon [GeV].")
-    beam_width: float = Field(0.31, ge=0, description="Gaussian width of the beam in x and in y [cm].")
+    beam_width: float = Field(0.29, ge=0, description="Gaussian width of the beam in x and in y [cm].")
     halo: float = Field(0.38, ge=0, le=1, description="Share of protons in the halo, 0 to 5 cm off the axis.")
     acceptance: Literal["all_stations", "any"] = Field(
         "all_stations", description="all_stations: every muon of an event reaches the last station."

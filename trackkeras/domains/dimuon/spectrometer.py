@@ -117,6 +117,9 @@ STATION_1, STATION_3_TOP, STATION_3_BOTTOM = 3, 21, 27
 
 KEPT = (STATION_1, STATION_3_TOP, STATION_3_BOTTOM)
 
+STATION_3 = (1910.0, 118.0, 163.0)
+"""z, half width and half height of the third station [cm], a little more than its chambers have."""
+
 STATIONS: tuple[tuple[tuple[int, ...], int], ...] = (
     (tuple(range(1, 7)), 5),
     ((31, 32), 1),
@@ -193,6 +196,7 @@ class Layout:
         group: int64 `(planes,)`: row of `STATIONS`, -1 for other planes.
         closes: int64 `(planes,)`: row of `STATIONS` that is complete behind this plane, -1 where none is.
         least: int64 `(groups,)`: hits that a group must have.
+        aim: `(3,)`: end of the dump [cm], kick [GeV] of what bends behind it, and where it does so [cm].
     """
 
     legs: Floats
@@ -204,6 +208,7 @@ class Layout:
     group: NDArray[np.int64]
     closes: NDArray[np.int64]
     least: NDArray[np.int64]
+    aim: Floats
 
 
 @lru_cache
@@ -268,4 +273,13 @@ def layout(planes: tuple[Plane, ...] = PLANES, slabs: tuple[Slab, ...] = SLABS) 
         group=np.array(group, dtype=np.int64),
         closes=np.array(closes, dtype=np.int64),
         least=np.array([least for _, least in STATIONS], dtype=np.int64),
+        aim=_aim(slabs),
     )
+
+
+def _aim(slabs: tuple[Slab, ...]) -> Floats:
+    end = next(slab.end for slab in slabs if slab.iron)
+    behind = [slab for slab in slabs if slab.start >= end]
+    kick = sum(slab.kick for slab in behind)
+    centre = sum(slab.kick * 0.5 * (slab.start + slab.end) for slab in behind)
+    return np.array([end, kick, centre / kick if kick else end])

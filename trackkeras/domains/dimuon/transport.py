@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from trackkeras.domains.dimuon.detectors import PLANES
 from trackkeras.domains.dimuon.iron import LOSSES, MUON, draw_loss
 from trackkeras.domains.dimuon.planes import MODULE_TUBES, OVERLAP
-from trackkeras.domains.dimuon.spectrometer import BARS, KEPT, WIRES, Layout, Response, layout
+from trackkeras.domains.dimuon.spectrometer import BARS, KEPT, STATION_3, WIRES, Layout, Response, layout
 
 Floats = NDArray[np.float64]
 
@@ -30,6 +30,10 @@ STEP = 40.0
 
 LOWEST_MOMENTUM = 1.0
 """A muon of less momentum [GeV] is stopped: it would not reach the last plane."""
+
+AIM = 15.0
+"""Margin of the aim at station 3 [cm], wider than light material moves a muon: those that are lost there anyway
+need not be followed."""
 
 _COS, _SIN, _PITCH, _ORIGIN, _XMIN, _XMAX, _YMIN, _YMAX, _ELEMENTS, _KIND = range(10)
 
@@ -94,6 +98,7 @@ def transport(
         setup.group,
         setup.closes,
         setup.least if response.all_stations else np.zeros_like(setup.least),
+        setup.aim,
         response.efficiencies(setup.numbers),
         LOSSES,
         response.scatter,
@@ -124,6 +129,7 @@ def _transport(
     group,
     closes,
     least,
+    aim,
     efficiency,
     losses,
     scatter,
@@ -148,61 +154,39 @@ def _transport(
         fired[:] = 0
         alive = pz > LOWEST_MOMENTUM
         for leg in range(legs.shape[0]):
-            end = legs[leg, 1]
             if not alive:
                 break
+            end = legs[leg, 1]
             if end <= z:
                 continue
-            iron = legs[leg, 3] > 0.0
-            bend = charge[i] * legs[leg, 2]
-            material = legs[leg, 4] < math.inf
-            if not material:
-                x, y, px, pz, alive = advance(x, y, px, py, pz, bend, end - z)
-            steps = 0
-            if material:
-                steps = math.ceil((end - z) / STEP)
-                # Highland's logarithm belongs to all of the slab that the muon crosses, not to one step.
-                share = (legs[leg, 7] - max(start, legs[leg, 6])) / legs[leg, 4]
-                correction = max(1.0 + 0.038 * math.log(share), 0.5)
-                dz = (end - z) / steps
-            for _ in range(steps):
-                x, y, px, pz, alive = advance(x, y, px, py, pz, bend, 0.5 * dz)
-                if not alive:
-                    break
-                length = dz * math.sqrt(px * px + py * py + pz * pz) / pz
-                if lose:
-                    px, py, pz, alive = slow_down(rng, losses, iron, legs[leg, 5], length, px, py, pz)
-                    if not alive:
-                        break
-                if scatter > 0.0:
-                    width = scatter * math.sqrt(length / legs[leg, 4]) * correction
-                    px, py, pz = turn(rng, width, px, py, pz)
-                x, y, px, pz, alive = advance(x, y, px, py, pz, bend, 0.5 * dz)
-                if not alive:
-                    break
+            x, y, px, py, pz, alive = cross(
+                rng, legs, leg, losses, scatter, lose, start, z, charge[i], x, y, px, py, pz
+            )
             z = end
-            if not alive or abs(x) > legs[leg, 8] or abs(y) > legs[leg, 9]:
-                alive = False
+            if strict and z == aim[0] and alive:
+                alive = aims(aim, charge[i], x, y, px, py, pz)
+            if not alive:
                 break
             row = leg_plane[leg]
             if row < 0:
                 continue
             if kept_at[row] >= 0:
-                state = states[i, kept_at[row]]
-                state[0], state[1], state[2] = x, y, z
-                state[3], state[4], state[5] = px, py, pz
+                for column, value in enumerate((x, y, z, px, py, pz)):
+                    states[i, kept_at[row], column] = value
             hit = answer(
                 rng,
-                planes[row],
-                shifts[row],
+                planes,
+                shifts,
+                row,
                 efficiency[row],
                 resolution,
                 x,
                 y,
+                i,
                 numbers[row] - 1,
-                element[i],
-                neighbour[i],
-                drift[i],
+                element,
+                neighbour,
+                drift,
             )
             if hit and group[row] >= 0:
                 fired[group[row]] += 1
@@ -210,6 +194,62 @@ def _transport(
                 alive = False
                 break
         kept[i] = alive or not strict
+
+
+@njit(cache=True, nogil=True, inline="always")
+def cross(rng, legs, leg, losses, scatter, lose, start, z, charge, x, y, px, py, pz):
+    """Return x, y and momentum at the end of a leg, and False for a muon that is lost on the way.
+
+    Args:
+        rng: Source of randomness.
+        legs: See `Layout`.
+        leg: Which.
+        losses: Table of the losses in iron.
+        scatter: Width of the scattering angle over Highland's.
+        lose: Whether material takes energy.
+        start: z at which the muon was made [cm].
+        z: Where it is [cm].
+        charge: +1.0 or -1.0.
+        x: Position [cm], like the next.
+        y: See `x`.
+        px: Momentum [GeV], like the next two.
+        py: See `px`.
+        pz: See `px`.
+    """
+    bend, radiation_length = charge * legs[leg, 2], legs[leg, 4]
+    alive = True
+    if radiation_length == math.inf:
+        x, y, px, pz, alive = advance(x, y, px, py, pz, bend, legs[leg, 1] - z)
+    else:
+        iron = legs[leg, 3] > 0.0
+        steps = math.ceil((legs[leg, 1] - z) / STEP)
+        dz = (legs[leg, 1] - z) / steps
+        # Highland's logarithm belongs to all of the slab that the muon crosses, not to one step.
+        share = (legs[leg, 7] - max(start, legs[leg, 6])) / radiation_length
+        factor = scatter * max(1.0 + 0.038 * math.log(share), 0.5)
+        for _ in range(steps):
+            x, y, px, pz, alive = advance(x, y, px, py, pz, bend, 0.5 * dz)
+            length = dz * math.sqrt(px * px + py * py + pz * pz) / pz
+            if lose and alive:
+                px, py, pz, alive = slow_down(rng, losses, iron, legs[leg, 5], length, px, py, pz)
+            if not alive:
+                break
+            if scatter > 0.0:
+                px, py, pz = turn(rng, factor * math.sqrt(length / radiation_length), px, py, pz)
+            x, y, px, pz, alive = advance(x, y, px, py, pz, bend, 0.5 * dz)
+            if not alive:
+                break
+    return x, y, px, py, pz, alive and abs(x) <= legs[leg, 8] and abs(y) <= legs[leg, 9]
+
+
+@njit(cache=True, nogil=True)
+def aims(aim, charge, x, y, px, py, pz):
+    """Return whether a muon that leaves the dump flies to station 3, give or take `AIM`."""
+    there, half_x, half_y = STATION_3
+    far = there - aim[0]
+    at_x = x + (px * far + charge * aim[1] * (there - aim[2])) / pz
+    at_y = y + py * far / pz
+    return abs(at_x) < half_x + AIM and abs(at_y) < half_y + AIM
 
 
 @njit(cache=True, nogil=True)
@@ -253,25 +293,25 @@ def turn(rng, width, px, py, pz):
     return qx * scale, qy * scale, qz * scale
 
 
-@njit(cache=True, nogil=True)
-def answer(rng, plane, shift, efficiency, resolution, x, y, slot, element, neighbour, drift):
-    """Write the hit of one plane; return whether there is one."""
-    if x < plane[_XMIN] or x > plane[_XMAX] or y < plane[_YMIN] or y > plane[_YMAX]:
+@njit(cache=True, nogil=True, inline="always")
+def answer(rng, planes, shifts, row, efficiency, resolution, x, y, muon, slot, element, neighbour, drift):
+    """Write the hit of a muon in one plane; return whether there is one."""
+    if x < planes[row, _XMIN] or x > planes[row, _XMAX] or y < planes[row, _YMIN] or y > planes[row, _YMAX]:
         return False
-    pitch = plane[_PITCH]
-    place = (plane[_COS] * x + plane[_SIN] * y - plane[_ORIGIN]) / pitch
+    pitch, elements = planes[row, _PITCH], planes[row, _ELEMENTS]
+    place = (planes[row, _COS] * x + planes[row, _SIN] * y - planes[row, _ORIGIN]) / pitch
     nearest = math.floor(place + 0.5)
-    if nearest < 1 or nearest > plane[_ELEMENTS]:
+    if nearest < 1 or nearest > elements:
         return False
     if efficiency < 1.0 and rng.random() >= efficiency:
         return False
-    element[slot] = nearest
+    element[muon, slot] = nearest
     off = place - nearest
-    if plane[_KIND] == BARS:
+    if planes[row, _KIND] == BARS:
         if abs(off) * pitch > 0.5 * (pitch - OVERLAP):
             other = nearest + (1 if off > 0.0 else -1)
-            neighbour[slot] = other if 1 <= other <= plane[_ELEMENTS] else 0
-    elif plane[_KIND] == WIRES:
-        module = min(max(int(place / MODULE_TUBES), 0), shift.shape[0] - 1)
-        drift[slot] = off * pitch + shift[module] + resolution * rng.standard_normal()
+            neighbour[muon, slot] = other if 1 <= other <= elements else 0
+    elif planes[row, _KIND] == WIRES:
+        module = min(max(int(place / MODULE_TUBES), 0), shifts.shape[1] - 1)
+        drift[muon, slot] = off * pitch + shifts[row, module] + resolution * rng.standard_normal()
     return True
