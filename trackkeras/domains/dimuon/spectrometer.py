@@ -96,9 +96,11 @@ SLABS = (
 )
 """Everything between the target and the last plane.
 
-KMAG is an equivalent box, as long as its iron, around the z at which it bends. All light material between
-stations 1 and 3, air included, is put where the bars of stations 1 and 2 are; there is as much of it as
-simulated muons of the experiment see, who lose 17 MeV.
+The bend of FMAG is the one with which muons sent again from their vertices arrive at station 1 with the px
+that simulated muons of the experiment have there. KMAG is an equivalent box, as long as its iron, around
+the z at which it bends, with their kick. The wall is a metre of iron around its published centre. All light
+material between stations 1 and 3, air included, is put where the bars of stations 1 and 2 are; there is as
+much of it as simulated muons of the experiment see, who lose 17 MeV.
 """
 
 SCATTERING = 0.91
@@ -121,17 +123,17 @@ STATION_3 = (1910.0, 118.0, 163.0)
 """z, half width and half height of the third station [cm], a little more than its chambers have."""
 
 STATIONS: tuple[tuple[tuple[int, ...], int], ...] = (
-    (tuple(range(1, 7)), 5),
-    ((31, 32), 1),
-    ((33, 34), 1),
-    (tuple(range(13, 19)), 5),
-    ((37, 38), 1),
-    ((35, 36), 1),
-    (tuple(range(19, 31)), 5),
-    ((39, 40), 1),
-    ((47, 48), 1),
-    ((49, 50), 1),
-    ((45, 46), 1),
+    (tuple(range(1, 7)), 5),  # D0
+    ((31, 32), 1),  # H1, x
+    ((33, 34), 1),  # H1, y
+    (tuple(range(13, 19)), 5),  # D2
+    ((37, 38), 1),  # H2, x
+    ((35, 36), 1),  # H2, y
+    (tuple(range(19, 31)), 5),  # D3, either half
+    ((39, 40), 1),  # H3
+    ((47, 48), 1),  # P1, y
+    ((49, 50), 1),  # P1, x
+    ((45, 46), 1),  # H4, x
 )
 """What makes a muon reconstructible: of each group of detectors at least so many must fire."""
 

@@ -32,8 +32,8 @@ LOWEST_MOMENTUM = 1.0
 """A muon of less momentum [GeV] is stopped: it would not reach the last plane."""
 
 AIM = 15.0
-"""Margin of the aim at station 3 [cm], wider than light material moves a muon: those that are lost there anyway
-need not be followed."""
+"""Margin of the aim at station 3 [cm], wider than light material moves a muon: those that are lost there
+anyway need not be followed."""
 
 _COS, _SIN, _PITCH, _ORIGIN, _XMIN, _XMAX, _YMIN, _YMAX, _ELEMENTS, _KIND = range(10)
 
