@@ -316,6 +316,8 @@ def ingest(
 ) -> None:
     """Turn an experiment's files into a dataset: shuffled, split by group, sharded.
 
+    With --set, options of the domain's reader are changed.
+
     Example: trackkeras ingest extrapolation tracks.npz --out data/ingested
     """
     from tfrecords_tools.convert import write_dataset

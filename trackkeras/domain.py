@@ -2,8 +2,9 @@
 
 A domain is a package in `trackkeras/domains` whose `__init__` offers `DOMAIN`, an instance of `Domain`. The
 shared modules (data, training, evaluation, export, report, cli) know a domain only through this class, so a
-new detector is one new folder and no edit elsewhere. Methods import what they need when they are called:
-looking a domain up loads neither TensorFlow nor Numba.
+new detector is one new folder and no edit elsewhere. Its module `commands`, if it has one, offers a Typer
+application `app` whose commands become those of `trackkeras NAME`. Methods import what they need when they
+are called: looking a domain up loads neither TensorFlow nor Numba.
 """
 
 from __future__ import annotations

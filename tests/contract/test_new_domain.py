@@ -20,7 +20,8 @@ def oscillator(monkeypatch: pytest.MonkeyPatch) -> None:
         trackkeras.domains, "__path__", [*trackkeras.domains.__path__, str(HERE / "extra_domains")]
     )
     yield
-    sys.modules.pop("trackkeras.domains.oscillator", None)
+    for name in ("trackkeras.domains.oscillator", "trackkeras.domains.oscillator.commands"):
+        sys.modules.pop(name, None)
 
 
 def test_the_whole_road_knows_a_new_folder(
@@ -42,3 +43,13 @@ def test_the_whole_road_knows_a_new_folder(
     run("export", runs / "first", "--out", bundles)
     bundle = json.loads((bundles / "oscillator_tiny-first" / "1" / "bundle.json").read_text())
     assert set(bundle["signatures"]["serving_default"]["outputs"]) == {"position"}
+
+
+def test_its_commands_are_found_and_imported_only_when_used(
+    oscillator: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app(["--help"], standalone_mode=False)
+    assert "Tools of the oscillator domain." in capsys.readouterr().out
+    assert "trackkeras.domains.oscillator" not in sys.modules
+    app(["oscillator", "period", "4"], standalone_mode=False)
+    assert capsys.readouterr().out == "0.25\n"

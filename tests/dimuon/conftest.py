@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from trackkeras.domains.dimuon.detectors import DETECTORS
-from trackkeras.domains.dimuon.events import Events, Hits, Tracks, offsets
+from trackkeras.domains.dimuon.events import Events, Hits, Tracks
+from trackkeras.domains.dimuon.ragged import offsets
 
 SENTINEL = 2**31 - 1
 

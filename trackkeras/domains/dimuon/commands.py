@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
-from enum import StrEnum
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from trackkeras.console import JsonOption, print_json, print_rows
+from trackkeras.domains.dimuon.command_files import (
+    new_files,
+    number_of_events,
+    shown,
+    summarize,
+    write_events,
+)
+from trackkeras.domains.dimuon.command_options import (
+    Counts,
+    CountsOption,
+    DecayOption,
+    EfficiencyOption,
+    FileArgument,
+    FolderOption,
+    Model,
+    ModelOption,
+    OverwriteOption,
+    SeedOption,
+    SigmaOption,
+    SpreadOption,
+)
 from trackkeras.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,36 +38,6 @@ if TYPE_CHECKING:
     from trackkeras.domains.dimuon.occupancy import Occupancy
 
 app = typer.Typer(help="SpinQuest's RUS files.", no_args_is_help=True)
-
-Item = TypeVar("Item")
-
-
-class Model(StrEnum):
-    """How background falls along the spectrometer."""
-
-    GAUSSIAN = "gaussian"
-    LINEAR = "linear"
-    EXPONENTIAL = "exponential"
-    FLAT = "flat"
-
-
-class Counts(StrEnum):
-    """How the number of background tracks is drawn."""
-
-    UNIFORM = "uniform"
-    SKEWED = "skewed"
-
-
-FileArgument = Annotated[Path, typer.Argument(help="RUS file.")]
-FolderOption = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
-SeedOption = Annotated[int, typer.Option(help="Seed of all that is drawn.")]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
-ModelOption = Annotated[Model, typer.Option(help="Share of a track's hits that is kept, by detector.")]
-SigmaOption = Annotated[float, typer.Option(help="Width of `gaussian`, in detectors.")]
-DecayOption = Annotated[float, typer.Option(help="Length of `exponential`, in detectors.")]
-EfficiencyOption = Annotated[float, typer.Option(help="Mean share of hits that a track keeps anyway.")]
-SpreadOption = Annotated[float, typer.Option(help="Standard deviation of that share.")]
-CountsOption = Annotated[Counts, typer.Option(help="How the number of tracks is drawn.")]
 
 
 @app.command()
@@ -94,14 +84,14 @@ def separate(
     naming = naming_of(file)
     made, lost = 0, 0
     with contextlib.ExitStack() as stack:
-        writers = [stack.enter_context(rus_writer(path, naming)) for path in _new(paths, overwrite)]
-        for events in _shown(read_rus(file, stop=max_events), "separate", _size(file, max_events)):
+        writers = [stack.enter_context(rus_writer(path, naming)) for path in new_files(paths, overwrite)]
+        for events in shown(read_rus(file, stop=max_events), "separate", number_of_events(file, max_events)):
             *parts, incomplete = split(events)
             for write, part in zip(writers, parts, strict=True):
                 write(part)
             made += len(parts[0])
             lost += incomplete
-    _summary(as_json, paths, made, incomplete_events=lost)
+    summarize(as_json, paths, made, incomplete_events=lost)
 
 
 @app.command("gen-training")
@@ -125,13 +115,13 @@ def gen_training(
     naming = naming_of(plus)
     made = 0
     with contextlib.ExitStack() as stack:
-        writers = [stack.enter_context(rus_writer(path, naming)) for path in _new(paths, overwrite)]
-        for one, two in _shown(paired(plus, minus), "gen-training", _size(plus)):
+        writers = [stack.enter_context(rus_writer(path, naming)) for path in new_files(paths, overwrite)]
+        for one, two in shown(paired(plus, minus), "gen-training", number_of_events(plus)):
             parts = (finder_events(one, two), momentum_events(one), momentum_events(two))
             for write, part in zip(writers, parts, strict=True):
                 write(part)
             made += len(one)
-    _summary(as_json, paths, made)
+    summarize(as_json, paths, made)
 
 
 @app.command()
@@ -149,8 +139,8 @@ def combine(
     """
     from trackkeras.domains.dimuon.mixing import combine as alternate
 
-    total = min(2 * _size(first), 2 * _size(second), max_events)
-    _write(alternate(first, second, max_events), first, out, total, "combine", overwrite, as_json)
+    total = min(2 * number_of_events(first), 2 * number_of_events(second), max_events)
+    write_events(alternate(first, second, max_events), first, out, total, "combine", overwrite, as_json)
 
 
 @app.command()
@@ -182,18 +172,19 @@ def messy(
 
     Example: trackkeras dimuon messy finder_training.root single_muons.root --num-tracks 16 --counts skewed
     """
-    from trackkeras.domains.dimuon.mixing import SingleMuons, add_background, chunk_rng
+    from trackkeras.domains.dimuon.mixing import SingleMuons, add_background
+    from trackkeras.domains.dimuon.random_streams import chunk_rng
     from trackkeras.domains.dimuon.rus_reading import read_rus
 
     occupancy = _occupancy(model, sigma, decay, efficiency, spread, lower_bound, num_tracks, counts)
-    size = _size(signal)
+    size = number_of_events(signal)
     muons = SingleMuons(background)
     tracks, hits = 0, 0
 
     def chunks() -> Iterator[Events]:
         nonlocal tracks, hits
         for number, events in enumerate(read_rus(signal)):
-            mixed = add_background(events, muons, occupancy, chunk_rng(seed, number))
+            mixed = add_background(events, muons, occupancy, chunk_rng(seed, "messy", number))
             if once and muons.passes > 1:
                 raise UserError(
                     f"{background} has only {muons.size:,} muons, too few for {size:,} events: add fewer, "
@@ -203,13 +194,13 @@ def messy(
             hits += len(mixed.hits)
             yield mixed
 
-    chunk_rng(seed, 0)
+    chunk_rng(seed, "messy")  # refuse a bad seed before anything is read
     extra = {
         "background_tracks": lambda: tracks,
         "hits": lambda: hits,
         "background_passes": lambda: muons.passes,
     }
-    _write(chunks(), signal, out, size, "messy", overwrite, as_json, clean=clean, **extra)
+    write_events(chunks(), signal, out, size, "messy", overwrite, as_json, clean=clean, **extra)
 
 
 @app.command()
@@ -228,22 +219,24 @@ def noise(
 
     Example: trackkeras dimuon noise mc_events.root --electronic 0.01 --cluster 0.05 --out noisy_output.root
     """
-    from trackkeras.domains.dimuon.mixing import chunk_rng
     from trackkeras.domains.dimuon.noise import Noise, add_noise
+    from trackkeras.domains.dimuon.random_streams import chunk_rng
     from trackkeras.domains.dimuon.rus_reading import read_rus
 
     amount = Noise(electronic, cluster, shortest, longest)
-    chunk_rng(seed, 0)
+    chunk_rng(seed, "noise")
     added = 0
 
     def chunks() -> Iterator[Events]:
         nonlocal added
         for number, events in enumerate(read_rus(file)):
-            noisy = add_noise(events, amount, chunk_rng(seed, number))
+            noisy = add_noise(events, amount, chunk_rng(seed, "noise", number))
             added += len(noisy.hits) - len(events.hits)
             yield noisy
 
-    _write(chunks(), file, out, _size(file), "noise", overwrite, as_json, noise_hits=lambda: added)
+    write_events(
+        chunks(), file, out, number_of_events(file), "noise", overwrite, as_json, noise_hits=lambda: added
+    )
 
 
 @app.command()
@@ -264,12 +257,12 @@ def skim(
     """
     from trackkeras.domains.dimuon.rus_reading import read_rus
 
-    size = _size(file)
+    size = number_of_events(file)
     if start >= size:
         raise UserError(f"{file} has {size:,} events, so that none is at --start {start:,}")
     stop = min(start + max_events, size)
     chunks = read_rus(file, start=start, stop=stop, drop_invalid=drop_invalid)
-    _write(chunks, file, out, stop - start, "skim", overwrite, as_json)
+    write_events(chunks, file, out, stop - start, "skim", overwrite, as_json)
 
 
 @app.command()
@@ -291,9 +284,9 @@ def merge(
     paths = expand(files)
     if out in paths:
         raise UserError(f"{out} is one of the files to merge: choose another name")
-    total = sum(map(_size, paths))
+    total = sum(map(number_of_events, paths))
     chunks = (events for path in paths for events in read_rus(path))
-    _write(chunks, paths[0], out, total, "merge", overwrite, as_json, files=lambda: len(paths))
+    write_events(chunks, paths[0], out, total, "merge", overwrite, as_json, merged_files=lambda: len(paths))
 
 
 @app.command()
@@ -317,12 +310,13 @@ def background(
 
     Example: trackkeras dimuon background single_muons.root --events 10000 --out background.root
     """
-    from trackkeras.domains.dimuon.mixing import background_chunks, chunk_rng
+    from trackkeras.domains.dimuon.mixing import background_chunks
+    from trackkeras.domains.dimuon.random_streams import chunk_rng
 
     occupancy = _occupancy(model, sigma, decay, efficiency, spread, lower_bound, num_tracks, counts)
-    chunk_rng(seed, 0)
+    chunk_rng(seed, "background")
     chunks = background_chunks(file, events, occupancy, seed)
-    _write(chunks, file, out, events, "background", overwrite, as_json)
+    write_events(chunks, file, out, events, "background", overwrite, as_json)
 
 
 @app.command()
@@ -341,7 +335,6 @@ def bench(
     (print_json if as_json else print_rows)(rows)
 
 
-# -- shared ------------------------------------------------------------------------------------------------
 def _occupancy(
     model: Model,
     sigma: float,
@@ -355,79 +348,3 @@ def _occupancy(
     from trackkeras.domains.dimuon.occupancy import Occupancy
 
     return Occupancy(model.value, sigma, decay, efficiency, spread, lower, upper, counts.value)
-
-
-def _size(file: Path, most: int | None = None) -> int:
-    from trackkeras.domains.dimuon.rus_reading import count_events
-
-    size = count_events(file)
-    return size if most is None else min(size, most)
-
-
-def _new(paths: list[Path], overwrite: bool) -> list[Path]:
-    """Return the paths of files to write, in folders that exist now."""
-    for path in paths:
-        if path.exists() and not overwrite:
-            raise UserError(f"{path} exists already: choose another name, or replace it with --overwrite")
-        path.parent.mkdir(parents=True, exist_ok=True)
-    return paths
-
-
-def _shown(chunks: Iterable[Item], label: str, total: int) -> Iterator[Item]:
-    """Yield the chunks and show how many events they have."""
-    from trackkeras.progress import Progress
-
-    progress, done = Progress(f"dimuon {label}", total, "events"), 0
-    progress.update(0)
-    for chunk in chunks:
-        yield chunk
-        done += len(chunk[0] if isinstance(chunk, tuple) else chunk)  # type: ignore[arg-type]
-        progress.update(done)
-    progress.finish(done)
-
-
-def _write(
-    chunks: Iterable[Events],
-    like: Path,
-    out: Path,
-    total: int,
-    label: str,
-    overwrite: bool,
-    as_json: bool,
-    *,
-    clean: bool = False,
-    **extra: Any,
-) -> None:
-    """Write events to one file with the branch names of another, and say so.
-
-    Args:
-        chunks: The events.
-        like: File whose naming is kept.
-        out: File to write.
-        total: Expected number of events.
-        label: What is being done.
-        overwrite: Whether `out` may exist.
-        as_json: Whether to print JSON.
-        clean: As `rus_writer`.
-        **extra: Functions that give further numbers of the summary, called at the end.
-    """
-    from trackkeras.domains.dimuon.rus_reading import naming_of
-    from trackkeras.domains.dimuon.rus_writing import write_rus
-
-    naming = naming_of(like)
-    (path,) = _new([out], overwrite)
-    made = write_rus(path, _shown(chunks, label, total), naming, clean=clean)
-    _summary(as_json, [path], made, **{key: value() for key, value in extra.items()})
-
-
-def _summary(as_json: bool, paths: list[Path], events: int, **numbers: float) -> None:
-    if as_json:
-        print_json({"files": [str(path) for path in paths], "events": events, **numbers})
-        return
-    extra = "".join(f", {_number(value)} {key.replace('_', ' ')}" for key, value in numbers.items())
-    for path in paths:
-        print(f"{path}: {events:,} events{extra}")
-
-
-def _number(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"

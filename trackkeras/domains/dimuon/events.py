@@ -13,11 +13,11 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from trackkeras.domains.dimuon.ragged import Offsets, count_per_event, gather, offsets
 from trackkeras.errors import UserError
 
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float64]
-Offsets = NDArray[np.int64]
 
 CHARGES = (1, -1)
 """Order of the two muons wherever an axis of length 2 holds both: mu+, mu-."""
@@ -162,7 +162,7 @@ class Tracks(_Table):
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Events:
     """Events of one detector.
 
@@ -207,6 +207,10 @@ class Events:
     ) -> Events:
         """Make events from the numbers of hits and tracks in each, `(n,)`."""
         return cls(hits, tracks, offsets(hit_counts), offsets(track_counts), columns or {})
+
+    def __repr__(self) -> str:
+        names = ", ".join(self.columns) or "no columns"
+        return f"Events({len(self)} with {len(self.hits)} hits, {len(self.tracks)} tracks and {names})"
 
     def __len__(self) -> int:
         return len(self.hit_offsets) - 1
@@ -306,28 +310,6 @@ class Events:
         )
 
 
-def offsets(counts: ArrayLike) -> Offsets:
-    """Return offsets `(n + 1,)` from counts `(n,)`."""
-    return np.concatenate([[0], np.cumsum(np.asarray(counts, dtype=np.int64))])
-
-
-def gather(bounds: Offsets, groups: Offsets) -> tuple[Offsets, Offsets]:
-    """Return the rows of some groups one after the other, and how many each has.
-
-    Args:
-        bounds: Offsets of all groups.
-        groups: The wanted groups, in any order and repetition.
-    """
-    starts, counts = bounds[:-1][groups], np.diff(bounds)[groups]
-    place = np.arange(counts.sum()) + np.repeat(starts - np.cumsum(counts) + counts, counts)
-    return place, counts
-
-
-def count_per_event(bounds: Offsets, kept: NDArray[np.bool_]) -> Offsets:
-    """Return how many rows of a mask each group has, `(n,)`."""
-    return np.diff(offsets(kept)[bounds])
-
-
 def merge_hits(first: Events, second: Events) -> Events:
     """Return the events of `first` with the hits of `second`'s event of the same place behind their own."""
     hits, bounds = _merged(first.hits, first.hit_offsets, second.hits, second.hit_offsets)
@@ -351,11 +333,6 @@ def _merged(one: Table, bounds: Offsets, two: Table, other: Offsets) -> tuple[Ta
         joint[others] = getattr(two, name)
         columns[name] = joint
     return type(one)(**columns), bounds + other
-
-
-def interleaved(n: int) -> Offsets:
-    """Return 0, n, 1, n + 1, ...: the order that puts two lists of n things into one, in turn."""
-    return np.arange(2 * n).reshape(2, n).T.reshape(-1)
 
 
 def _column(values: ArrayLike, dtype: type, shape: tuple[int, ...]) -> NDArray[Any]:

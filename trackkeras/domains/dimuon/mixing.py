@@ -11,24 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trackkeras.domains.dimuon.detectors import PLANES
-from trackkeras.domains.dimuon.events import (
-    FIRST_BACKGROUND,
-    Events,
-    gather,
-    interleaved,
-    merge_hits,
-    merge_tracks,
-)
+from trackkeras.domains.dimuon.events import FIRST_BACKGROUND, Events, merge_hits, merge_tracks
 from trackkeras.domains.dimuon.occupancy import Occupancy
+from trackkeras.domains.dimuon.ragged import gather, interleaved
+from trackkeras.domains.dimuon.random_streams import chunk_rng
 from trackkeras.domains.dimuon.rus_reading import CHUNK_EVENTS, count_events, read_rus
 from trackkeras.errors import UserError
-
-
-def chunk_rng(seed: int, chunk: int) -> np.random.Generator:
-    """Return the random stream of a chunk, so that a result depends on the seed and the events alone."""
-    if seed < 0:
-        raise UserError(f"seed must not be negative, received {seed}")
-    return np.random.Generator(np.random.PCG64DXSM([seed, chunk]))
 
 
 def combine(first: Path, second: Path, max_events: int | None = None) -> Iterator[Events]:
@@ -40,7 +28,7 @@ def combine(first: Path, second: Path, max_events: int | None = None) -> Iterato
         max_events: Most events of the result.
 
     Raises:
-        UserError: As `read_rus`; the files have different branches, or an event of theirs is empty of truth.
+        UserError: As `read_rus`, or the files have different branches.
     """
     pairs = min(count_events(first), count_events(second))
     total = 2 * pairs if max_events is None else min(2 * pairs, max_events)
@@ -162,7 +150,9 @@ def background_chunks(path: Path, n: int, occupancy: Occupancy, seed: int) -> It
     muons = SingleMuons(path)
     for chunk, first in enumerate(range(0, n, CHUNK_EVENTS)):
         pool = muons.take(min(muons.size, CHUNK_EVENTS))
-        yield background_events(pool, min(CHUNK_EVENTS, n - first), occupancy, chunk_rng(seed, chunk), first)
+        yield background_events(
+            pool, min(CHUNK_EVENTS, n - first), occupancy, chunk_rng(seed, "background", chunk), first
+        )
 
 
 def _inject(

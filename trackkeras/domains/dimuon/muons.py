@@ -5,15 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from trackkeras.domains.dimuon.detectors import PLANES
-from trackkeras.domains.dimuon.events import (
-    CHARGES,
-    FIRST_BACKGROUND,
-    NO_TRACK,
-    Events,
-    Floats,
-    Ints,
-    Offsets,
-)
+from trackkeras.domains.dimuon.events import CHARGES, FIRST_BACKGROUND, NO_TRACK, Events, Floats, Ints
+from trackkeras.domains.dimuon.ragged import Offsets
 
 
 def muon_rows(events: Events) -> Offsets:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from tfrecords_tools.schema import Feature, Schema
 from trackkeras.domain import Rows
 from trackkeras.domains.dimuon.detectors import ELEMENTS, PLANES
-from trackkeras.domains.dimuon.events import NO_TRACK, Events, Offsets
+from trackkeras.domains.dimuon.events import NO_TRACK, Events
 from trackkeras.domains.dimuon.muons import background_tracks, hit_arrays, muon_rows, muon_vectors
+from trackkeras.domains.dimuon.ragged import Offsets
 from trackkeras.domains.dimuon.record_options import MAX_HITS, RecordOptions
 from trackkeras.domains.dimuon.rus_reading import read_rus
 from trackkeras.errors import UserError

@@ -14,7 +14,7 @@ from trackkeras.domains.dimuon.detectors import DETECTORS, plane_elements
 from trackkeras.domains.dimuon.events import Events
 from trackkeras.domains.dimuon.muons import NO_TRACK, muon_rows
 from trackkeras.domains.dimuon.records import event_groups
-from trackkeras.domains.dimuon.rus_layout import CHARGE, TRUTH, VECTORS
+from trackkeras.domains.dimuon.rus_layout import CHARGE, HIT_BRANCHES, TRUTH, VECTORS
 from trackkeras.domains.dimuon.rus_reading import CHUNK_EVENTS, RusFile, open_rus, read_rus
 from trackkeras.errors import UserError
 from trackkeras.progress import Progress
@@ -66,7 +66,9 @@ def check_rus(path: Path) -> Report:
         report.problems += [f"branch {name} is missing" for name in missing]
         if not file.entries:
             report.problems.append("there are no events")
-        if not missing:
+        flat = [name for name in HIT_BRANCHES.values() if name not in missing and not file.jagged(name)]
+        report.problems += [f"branch {name} must have a list of values per event" for name in flat]
+        if not missing and not flat:
             report.hits, unequal = _lengths(file)
             per_hit = set(file.naming.hits.values())
             for name, count in unequal.items():

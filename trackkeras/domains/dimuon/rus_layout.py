@@ -57,14 +57,14 @@ class Naming:
         name: How it is called here.
         hit_track: Branch with the number of the track that made a hit.
         hit_process: Branch with the process of that track.
-        track_number: Branch with the number of a truth track; None where the files have none.
+        track_number: Branch with the number of a truth track; known files of the old naming have none.
         source_flag: Whether hits have a `sourceFlag`.
     """
 
     name: str
     hit_track: str
     hit_process: str
-    track_number: str | None
+    track_number: str
     source_flag: bool = False
 
     @property
@@ -73,7 +73,7 @@ class Naming:
         return {"track": self.hit_track, "process": self.hit_process, **HIT_BRANCHES}
 
 
-OLD = Naming("old", "trackID", "processID", None, source_flag=True)
+OLD = Naming("old", "trackID", "processID", "gTrackID", source_flag=True)
 TRANSITIONAL = Naming("transitional", "hit_trackID", "processID", "trackID")
 NEW = Naming("new", "hitTrackID", "gProcessID", "gTrackID")
 

@@ -14,7 +14,8 @@ import uproot
 from numpy.typing import NDArray
 
 from trackkeras.domains.dimuon.detectors import ELEMENTS, PLANES
-from trackkeras.domains.dimuon.events import Events, Hits, Tracks, offsets
+from trackkeras.domains.dimuon.events import Events, Hits, Tracks
+from trackkeras.domains.dimuon.ragged import offsets
 from trackkeras.domains.dimuon.rus_layout import (
     CHARGE,
     DERIVED,
@@ -99,6 +100,9 @@ class RusFile:
         """
         with _reading(self.path):
             arrays = self.tree.arrays(names, entry_start=start, entry_stop=stop, library="ak", how=dict)
+            for name in names:
+                if len(arrays[name]) != min(stop, self.entries) - start:
+                    raise ValueError(f"branch {name} has another number of entries than the tree")
         return {name: arrays[name] for name in names}
 
 
@@ -131,8 +135,6 @@ def _reading(path: Path) -> Iterator[None]:
     """Turn whatever the bytes of a damaged file make the reader raise into one sentence."""
     try:
         yield
-    except (UserError, MemoryError):
-        raise
     except Exception as error:
         first = next(iter(str(error).strip().splitlines()), "")
         raise UserError(

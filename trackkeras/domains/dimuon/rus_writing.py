@@ -33,7 +33,7 @@ Write = Callable[[Events], None]
 def rus_writer(path: Path, naming: Naming = NEW, *, clean: bool = False) -> Iterator[Write]:
     """Give a function that appends events to a new file, which appears when the block ends without an error.
 
-    Vectors of stations of which the first events know nothing are left out.
+    Vectors of stations of which the first events know nothing are left out, and later ones are refused.
 
     Args:
         path: The file; what stands there is replaced when the new one is complete.
@@ -41,7 +41,7 @@ def rus_writer(path: Path, naming: Naming = NEW, *, clean: bool = False) -> Iter
         clean: Also write `detectorIDClean` and `elementIDClean`, the signal's hits alone.
 
     Raises:
-        UserError: No events were written, or some with other columns than the first.
+        UserError: No events were written, or some with other columns or vectors than the first.
         RecordError: The disk refuses.
     """
     with new_file(path) as stream:
@@ -69,13 +69,18 @@ class _Writer:
         if not len(events):
             return
         kinds = {name: (column.dtype, column.shape[1:]) for name, column in events.columns.items()}
+        known = [
+            name
+            for name in VECTORS
+            if name in ("vertex", "momentum") or np.isfinite(getattr(events.tracks, name)).any()
+        ]
         if self.tree is None:
-            self.columns = kinds
-            self.vectors = [
-                name
-                for name in VECTORS
-                if name in ("vertex", "momentum") or np.isfinite(getattr(events.tracks, name)).any()
-            ]
+            self.columns, self.vectors = kinds, known
+        elif not set(known) <= set(self.vectors):
+            raise UserError(
+                f"{self.path}: events with {', '.join(known)} cannot follow others with only "
+                f"{', '.join(self.vectors)}: put them first"
+            )
         elif kinds != self.columns:
             raise UserError(
                 f"{self.path}: events with the columns {sorted(kinds)} cannot follow others with "
@@ -102,9 +107,7 @@ class _Writer:
         hits["hitID"] = place.astype(np.int32)
         if self.naming.source_flag:
             hits["sourceFlag"] = np.full(len(events.hits), SIMULATED, dtype=np.int32)
-        tracks = {CHARGE: events.tracks.charge}
-        if self.naming.track_number:
-            tracks[self.naming.track_number] = events.tracks.number
+        tracks = {CHARGE: events.tracks.charge, self.naming.track_number: events.tracks.number}
         for attribute in self.vectors:
             values = getattr(events.tracks, attribute)
             tracks |= {name: values[:, index] for index, name in enumerate(VECTORS[attribute])}
