@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trackkeras.console import JsonOption, print_json
+from trackkeras.console import JsonOption
+from trackkeras.domains.dimuon.command_files import new_files, shown, summarize
+from trackkeras.domains.dimuon.command_options import OverwriteOption
 from trackkeras.errors import UserError
 
 if TYPE_CHECKING:
+    from trackkeras.domains.dimuon.events import Events
     from trackkeras.domains.dimuon.simulation_options import GenerateOptions
 
 
@@ -38,38 +42,24 @@ def simulate(
         bool, typer.Option("--clean", help="Also write detectorIDClean, elementIDClean: the signal alone.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all that is drawn.")] = 1,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Simulate events of a SpinQuest-like spectrometer: J/psi from the dump unless told otherwise.
 
-    Drift distances keep their sign, as in the experiment's simulated files.
+    Drift distances keep their sign, as in the experiment's simulated files. The summary also counts the
+    events drawn, of which only those with every muon in all stations are kept.
 
     Example: trackkeras dimuon simulate --n 10000 --set background.upper=50 --out messy.root
     """
     options = _options(preset, set_ or [])
-    if out.exists() and not overwrite:
-        raise UserError(f"{out} exists already: choose another name, or replace it with --overwrite")
+    (path,) = new_files([out], overwrite)
     from trackkeras.domains.dimuon.rus_layout import NAMINGS
-    from trackkeras.domains.dimuon.rus_writing import rus_writer
+    from trackkeras.domains.dimuon.rus_writing import write_rus
 
-    out.parent.mkdir(parents=True, exist_ok=True)
     counts = Counter[str]()
-    with rus_writer(out, NAMINGS[naming.value], clean=clean) as write:
-        _simulate(options, n, seed, write, counts)
-    summary: dict[str, Any] = {
-        "file": str(out),
-        "events": n,
-        **counts,
-        "options": options.model_dump(mode="json"),
-    }
-    if as_json:
-        print_json(summary)
-    else:
-        share = n / counts["tried"]
-        print(
-            f"{out}: {n:,} events, {counts['hits']:,} hits, {share:.2%} of {counts['tried']:,} events drawn"
-        )
+    made = write_rus(path, _events(options, n, seed, counts), NAMINGS[naming.value], clean=clean)
+    summarize(as_json, [path], made, hits=counts["hits"], drawn_events=counts["tried"])
 
 
 def _options(preset: str | None, assignments: list[str]) -> GenerateOptions:
@@ -82,17 +72,12 @@ def _options(preset: str | None, assignments: list[str]) -> GenerateOptions:
     return validate(GenerateOptions, values, "dimuon simulate")
 
 
-def _simulate(options: GenerateOptions, n: int, seed: int, write: Any, counts: Counter[str]) -> None:
+def _events(options: GenerateOptions, n: int, seed: int, counts: Counter[str]) -> Iterator[Events]:
     import numpy as np
 
     from trackkeras.domains.dimuon.simulate import simulate as make
-    from trackkeras.progress import Progress
 
-    progress, done = Progress("dimuon simulate", n, "events"), 0
-    progress.update(0)
-    for events, chunk in make(options, np.random.Generator(np.random.PCG64DXSM(seed)), n):
-        write(events)
+    chunks = make(options, np.random.Generator(np.random.PCG64DXSM(seed)), n)
+    for events, chunk in shown(chunks, "simulate", n):
         counts.update(chunk, hits=len(events.hits))
-        done += len(events)
-        progress.update(done)
-    progress.finish(done)
+        yield events
