@@ -30,6 +30,7 @@ from trackkeras.domains.dimuon.spectrometer import (
     HOLE_RADIUS,
     IRON_INTERACTION_LENGTH,
     KMAG,
+    SCATTERING,
     STATION_3,
     TARGET_CENTRE,
     TARGET_LENGTH,
@@ -102,12 +103,26 @@ def draw_muons(
         axis=-1,
     )
     drawn = np.arange(n)
-    if options.acceptance == "all_stations":
-        passing = [
-            may_pass(vertex[:, i], momentum[:, i], float(charge)) for i, charge in enumerate(CHARGES[process])
-        ]
-        drawn = np.flatnonzero(np.all(passing, axis=0))
+    if prunes(options):
+        drawn = np.flatnonzero(_all_may_pass(process, options, vertex, momentum))
     return vertex[drawn], momentum[drawn], drawn
+
+
+def prunes(options: GenerateOptions) -> bool:
+    """Return whether draws are left out that cannot be accepted, as far as `may_pass` can tell."""
+    return options.acceptance == "all_stations" and options.energy_loss
+
+
+def _all_may_pass(
+    process: Process, options: GenerateOptions, vertex: Floats, momentum: Floats
+) -> NDArray[np.bool_]:
+    """Return of which events all muons may pass, `(n,)`."""
+    margin = MARGIN * max(options.scattering / SCATTERING, 1.0)
+    passing = [
+        may_pass(vertex[:, index], momentum[:, index], float(charge), margin)
+        for index, charge in enumerate(CHARGES[process])
+    ]
+    return np.all(passing, axis=0)
 
 
 def draw_vertices(options: GenerateOptions, rng: np.random.Generator, n: int) -> Floats:
@@ -147,14 +162,14 @@ def draw_pairs(
     mass = draw_masses(options, rng, n) if continuum else np.full(n, RESONANCES[process])
     feynman = draw_feynman(options, rng, n)
     momentum = np.empty((n, 2, 3))
-    everything = options.acceptance == "any"
-    least_pz = -math.inf if everything else LEAST_PZ
+    least_pz = LEAST_PZ if prunes(options) else -math.inf
     _fill_pairs(rng, continuum, options.pt_scale, least_pz, mass, feynman, momentum)
-    if everything:
+    if not prunes(options):
         return draw_vertices(options, rng, n), momentum, np.arange(n)
     fast = np.flatnonzero(momentum[:, :, 2].min(axis=1) > LEAST_PZ)
     vertex = draw_vertices(options, rng, len(fast))
-    left = may_pass(vertex, momentum[fast, 0], 1.0) & may_pass(vertex, momentum[fast, 1], -1.0)
+    both = np.repeat(vertex[:, None], 2, axis=1)
+    left = _all_may_pass(process, options, both, momentum[fast])
     return vertex[left], momentum[fast[left]], fast[left]
 
 
@@ -220,17 +235,18 @@ def _fill_pairs(rng, continuum, pt_scale, least_pz, mass, feynman, momentum):
 
 
 @njit(cache=True, nogil=True)
-def may_pass(vertex, momentum, charge):
+def may_pass(vertex, momentum, charge, margin):
     """Return which muons `(n,)` might reach all stations: a rough test that saves their transport.
 
-    It asks for momentum enough to leave the dump, and for paths within reach of stations 1 and 3. It is
-    wider than those by `MARGIN` widths of the scattering in the dump, and energy loss may strengthen the
-    bending by anything from what the least loss does up to `STRONGEST`.
+    It asks for momentum enough to leave the dump, and for paths within reach of stations 1 and 3. That is
+    widened by some widths of the scattering in the dump, and energy loss may strengthen the bending
+    by anything from what the least loss does up to `STRONGEST`.
 
     Args:
         vertex: `(n, 3)` [cm].
         momentum: `(n, 3)` [GeV].
         charge: +1.0 or -1.0, of all.
+        margin: Widths of the scattering.
     """
     passed = np.zeros(vertex.shape[0], np.bool_)
     for i in range(vertex.shape[0]):
@@ -247,9 +263,9 @@ def may_pass(vertex, momentum, charge):
             straight = x * pz + px * (at - z)
             bent = FMAG_BEND * inside * (at - FMAG_END + 0.5 * inside)
             bent += KMAG_KICK * max(at - KMAG_CENTRE, 0.0)
-            reach = half_x * pz + MARGIN * spread
+            reach = half_x * pz + margin * spread
             ends = charge * straight + weakest * bent, charge * straight + STRONGEST * bent
             rise = abs(y * pz + py * (at - z))
-            if ends[0] > reach or ends[1] < -reach or rise > half_y * pz + MARGIN * spread:
+            if ends[0] > reach or ends[1] < -reach or rise > half_y * pz + margin * spread:
                 passed[i] = False
     return passed

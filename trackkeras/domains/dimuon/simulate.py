@@ -108,8 +108,8 @@ class MuonPool:
         needed = n * (background.lower + background.upper) // 2 + 1
         self._rng = rng
         half = -(-min(background.pool, needed) // 2)
-        both = [_accepted(process, options, rng, half)[0] for process in ("mu_plus", "mu_minus")]
-        self.muons = Events.concatenate(both)  # type: ignore[arg-type]
+        both: tuple[Process, ...] = ("mu_plus", "mu_minus")
+        self.muons = Events.concatenate([_accepted(process, options, rng, half)[0] for process in both])
 
     def take(self, n: int) -> Events:
         """Return n muons, drawn with replacement."""
