@@ -3,8 +3,8 @@
 A pair has a mass, a Feynman x and a transverse momentum, and decays in its rest frame:
 
 - `pz* = xF (sqrt(s) - M²/sqrt(s)) / 2` in the rest frame of beam proton and target nucleon;
-- `dN/dpT² ~ (1 + pT² / p0²)^-6`, the form that G. Moreno et al., Phys. Rev. D 43 (1991) 2815, fit to dimuons,
-  with the p0 that pairs simulated for the experiment have;
+- `dN/dpT² ~ (1 + pT² / p0²)^-6`, as the generator of `e1039-core` has it after G. Moreno et al., Phys. Rev. D
+  43 (1991) 2815; its p0 is 3.0 GeV, the default here is tuned to J/psi simulated for the experiment;
 - resonances decay isotropically; the continuum as `1 + cos²(theta)` about the Collins-Soper axis, for which
   it is generated in the frame that a boost along pT and one along the beam reach from the rest frame;
 - the mass of the continuum falls as `M^-3 (1 - M / sqrt(s))^10`: its shape, not a cross section.

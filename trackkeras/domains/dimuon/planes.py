@@ -1,9 +1,10 @@
 """The planes of a SpinQuest-like spectrometer: where they stand, how their elements lie, how far they reach.
 
-Sizes and pitches are those of the SeaQuest spectrometer, C. A. Aidala et al., Nucl. Instrum. Meth. A 930
-(2019) 49, arXiv:1706.09990. z, angle, origin, the inner edge of half planes and the shifts of tube modules
-were fitted to simulated single muons of the experiment by `scripts/fit_spinquest_geometry.py`, which prints
-`PLANES`. Lengths are in cm.
+Pitches, overlaps and outer sizes follow the public geometry table of `utsav-sth/e1039-GPU`
+(`OnlineReconstruction/basic_geometry_MC2022.txt`); the spectrometer is described in C. A. Aidala et al.,
+Nucl. Instrum. Meth. A 930 (2019) 49, arXiv:1706.09990. Elements, z, angle, origin, the inner edge of half
+planes and the shifts of tube modules were fitted to simulated single muons of the experiment by
+`scripts/fit_spinquest_geometry.py`, which prints `PLANES`. Lengths are in cm.
 """
 
 from __future__ import annotations

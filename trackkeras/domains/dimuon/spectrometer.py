@@ -4,10 +4,11 @@ Lengths are in cm, momenta in GeV; z runs along the beam from the face of the du
 magnet (FMAG) stops the beam and bends, an open one (KMAG) measures the momentum between stations 1 and 3, an
 iron wall before station 4 leaves muons only.
 
-Sources: the layout, sizes and pitches are those of the SeaQuest spectrometer, C. A. Aidala et al., Nucl.
-Instrum. Meth. A 930 (2019) 49, arXiv:1706.09990; apertures, hole and target as in the public `e1039-core`
-(`GeomSvc.cxx`, `recoConsts.cc`, `SQPrimaryVertexGen.C`). z, angle, origin and inner edges of each plane and
-both bends were fitted to simulated single muons of the experiment by `scripts/fit_spinquest_geometry.py`.
+Sources: length of FMAG, aperture of KMAG, centre of the wall, z and radius of the target and depth of the
+hole as in the public `e1039-core` (`GeomSvc.cxx`, `recoConsts.cc`, `SQPrimaryVertexGen.C`). Tuned to
+simulated single muons of the experiment, and so not independent of them: the planes and KMAG's kick
+(`scripts/fit_spinquest_geometry.py` fits them), FMAG's bend, the light material, `SCATTERING` and the
+radius of the hole. Assumed: a wall one metre thick and the length of the target.
 """
 
 from __future__ import annotations
@@ -74,7 +75,10 @@ FMAG_END = 502.92
 """Length of the solid iron magnet, which begins at z = 0 [cm]."""
 
 HOLE_DEPTH, HOLE_RADIUS = 25.4, 2.54
-"""Drilled into the face of the dump along the beam, so that most protons stop deeper [cm]."""
+"""Drilled into the face of the dump along the beam, so that most protons stop deeper [cm].
+
+The radius is where the vertices of simulated muons stop to begin at this depth; `recoConsts.cc` has 1.27 cm.
+"""
 
 TARGET_CENTRE, TARGET_LENGTH, TARGET_RADIUS = -300.0, 7.9, 1.0
 """Polarised target upstream of the dump [cm]."""
@@ -98,7 +102,7 @@ SLABS = (
 
 The bend of FMAG is the one with which muons sent again from their vertices arrive at station 1 with the px
 that simulated muons of the experiment have there. KMAG is an equivalent box, as long as its iron, around
-the z at which it bends, with their kick. The wall is a metre of iron around its published centre. All light
+the z at which it bends, with their kick. The wall is iron around its published centre. All light
 material between stations 1 and 3, air included, is put where the bars of stations 1 and 2 are; there is as
 much of it as simulated muons of the experiment see, who lose 17 MeV.
 """
