@@ -1,7 +1,7 @@
 """The simulation beside events that were simulated for the experiment itself.
 
-Planes, bends, scattering, beam and pT were tuned to these very files: the tests say that the tuning holds, not
-that it was predicted. Hits per event and per detector, energy loss, px, py and pz of dimuons were not tuned.
+Planes, bends, scattering, beam and pT were tuned to these files: such tests say that the tuning holds, not
+that it was predicted. Hits per event and per detector, energy loss and pz of dimuons were not tuned.
 """
 
 import numpy as np
