@@ -6,6 +6,7 @@ error costs nothing. Errors are one line on stderr and exit code 2 for bad input
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import os

@@ -190,7 +190,7 @@ def _empty_band(axis: Axis, rows: Rows) -> dict[str, Any]:
 
 
 def _empty_map(pair: tuple[Axis, Axis], rows: Rows) -> dict[str, Any]:
-    x, y = (_band_index(axis, rows) for axis in pair)
+    x, y = (band_index(axis, rows) for axis in pair)
     columns, lines = (range(len(axis.edges) - 1) for axis in pair)
     return {
         "axes": [
@@ -206,7 +206,7 @@ def _in_cells(
     metric: Metric, errors: NDArray[Any], pair: tuple[Axis, Axis], rows: Rows
 ) -> list[list[float | None]]:
     """Return a metric in every cell of a map, a list of lines; None where there are too few rows."""
-    x, y = (_band_index(axis, rows) for axis in pair)
+    x, y = (band_index(axis, rows) for axis in pair)
     columns, lines = (range(len(axis.edges) - 1) for axis in pair)
 
     def value(column: int, line: int) -> float | None:

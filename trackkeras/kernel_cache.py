@@ -7,10 +7,14 @@ that share a home directory, as on a batch farm, have different processors and s
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import socket
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -32,3 +36,14 @@ def use_own_cache() -> None:
         import numba
 
         numba.config.CACHE_DIR = str(folder)  # type: ignore[attr-defined]
+
+
+@contextlib.contextmanager
+def compiling() -> Iterator[None]:
+    """Let one process of this host compile kernels while the others wait for its cache."""
+    folder = Path(os.environ.get("NUMBA_CACHE_DIR", tempfile.gettempdir()))
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "trackkeras.lock").open("w") as lock:
+        with contextlib.suppress(OSError):  # a file system without locks: each process compiles for itself
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -23,6 +23,27 @@ over one metre changes p by 299.792458 MeV, and over one millimetre by 0.2997924
 q/p in 1/GeV would be 2.998e-4 / (T mm) * 1e3; mixing the two conventions makes a magnet 1000 times too weak.
 """
 
+MUON_MASS = 105.6583755
+"""Mass of the muon [MeV]; S. Navas et al. (Particle Data Group), Phys. Rev. D 110 (2024) 030001, as below."""
+
+ELECTRON_MASS = 0.51099895
+"""[MeV]"""
+
+PROTON_MASS = 938.27208943
+"""[MeV]"""
+
+JPSI_MASS = 3096.900
+"""Mass of the J/psi(1S) [MeV]."""
+
+PSI_PRIME_MASS = 3686.097
+"""Mass of the psi(2S) [MeV]."""
+
+FINE_STRUCTURE = 1.0 / 137.035999178
+"""Fine-structure constant."""
+
+BETHE_K = 0.307075
+"""4 pi N_A r_e² m_e c² [MeV cm²/mol], the coefficient of the Bethe equation for dE/dx."""
+
 STATE = ("x", "y", "tx", "ty", "qop")
 """The track state at a plane z: x [mm], y [mm], tx = dx/dz, ty = dy/dz, q/p [1/MeV]."""
 

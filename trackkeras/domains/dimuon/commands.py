@@ -32,12 +32,14 @@ from trackkeras.domains.dimuon.command_options import (
     SpreadOption,
     occupancy_of,
 )
+from trackkeras.domains.dimuon.simulation_command import simulate
 from trackkeras.errors import UserError
 
 if TYPE_CHECKING:
     from trackkeras.domains.dimuon.events import Events
 
 app = typer.Typer(rich_markup_mode=None)
+app.command()(simulate)
 
 
 @app.command()

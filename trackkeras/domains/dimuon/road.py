@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from trackkeras.config import Options
 from trackkeras.domain import Domain, Rows, Task
 from trackkeras.domains.dimuon.record_options import RecordOptions
+from trackkeras.domains.dimuon.simulation_options import PRESETS, GenerateOptions
 
 if TYPE_CHECKING:
     from tfrecords_tools.schema import Schema
@@ -18,8 +19,11 @@ class Dimuon(Domain):
     """Hits of an event to the hit arrays and momenta of its mu+ and mu-."""
 
     name = "dimuon"
-    summary = "SpinQuest spectrometer: hits of an event to its mu+ and mu-"
+    summary = "SpinQuest-like spectrometer: hits of an event to its mu+ and mu-"
     tasks: ClassVar[Mapping[str, Task]] = {}
+    GenerateOptions = GenerateOptions
+    generation_presets = PRESETS
+    shard_function = "trackkeras.domains.dimuon.simulate:make_shard"
     IngestOptions = RecordOptions
     group = "group"
 
@@ -28,6 +32,13 @@ class Dimuon(Domain):
         from trackkeras.domains.dimuon.records import dimuon_schema
 
         return dimuon_schema()
+
+    def generation_schema(self, options: Options) -> Schema:
+        """Return the record schema with as much room for hits as the sample needs."""
+        from trackkeras.domains.dimuon.records import dimuon_schema
+
+        assert isinstance(options, GenerateOptions)
+        return dimuon_schema(options.row_hits())
 
     def ingest_schema(self, options: Options) -> Schema:
         """Return the record schema with as much room for hits as asked for."""

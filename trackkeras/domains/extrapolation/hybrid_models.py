@@ -22,6 +22,7 @@ what there is where the field is not known.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import keras
@@ -76,7 +77,7 @@ class LearnedFieldPath(keras.layers.Layer):
         """Create the network's weights; its last layer is zero, so that training starts at the base field."""
         sizes = [5, *self.widths, 3]
         self.kernels, self.biases = [], []
-        for index, (fan_in, units) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        for index, (fan_in, units) in enumerate(pairwise(sizes)):
             first = "zeros" if index == len(self.widths) else "glorot_uniform"
             kernel = self.add_weight(shape=(fan_in, units), initializer=first, name=f"kernel_{index}")
             self.kernels.append(kernel)

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +17,7 @@ from trackkeras.domains.extrapolation.generation_options import GenerateOptions
 from trackkeras.domains.extrapolation.propagation import Status, propagate
 from trackkeras.domains.extrapolation.sampling import Points, draw_tracks
 from trackkeras.errors import UserError
+from trackkeras.kernel_cache import compiling
 
 BATCH = 16384
 """Most draws at a time; small enough for a smooth progress display."""
@@ -139,11 +135,7 @@ def make_shard(
 @lru_cache
 def _compile_once(field: Field, method: str) -> None:
     """Let one process of this host compile the kernels while the others wait for its cache."""
-    folder = Path(os.environ.get("NUMBA_CACHE_DIR", tempfile.gettempdir()))
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "trackkeras.lock").open("w") as lock:
-        with contextlib.suppress(OSError):  # a file system without locks: each process compiles for itself
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    with compiling():
         middle = 0.5 * (field.volume[4] + field.volume[5])
         propagate(field, np.zeros((1, 5)), middle, 1.0, method=method)
 

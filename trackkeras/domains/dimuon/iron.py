@@ -1,0 +1,236 @@
+"""What iron does to a muon: mean energy loss, its fluctuations as single collisions, multiple scattering.
+
+Ionisation is the Bethe equation with the density effect and a spin-1/2 projectile (S. Navas et al., Particle
+Data Group, Phys. Rev. D 110 (2024) 030001, section 34.2; parameters of iron from R. M. Sternheimer, M. J.
+Berger and S. M. Seltzer, At. Data Nucl. Data Tables 30 (1984) 261). Radiation is b(E) E with b from tables
+that follow D. E. Groom, N. V. Mokhov and S. I. Striganov, At. Data Nucl. Data Tables 78 (2001) 183.
+
+Losses above a cut are drawn one by one, the rest is a Gaussian around its mean, so that the mean over many
+muons is the table's and the tail is that of the processes:
+
+- knock-on electrons, kinetic energy T: `(1 - beta² T / T_max + T² / 2 E²) / T²`;
+- bremsstrahlung on nuclei and electrons, and photonuclear interactions with the same spectrum of the share
+  `v = loss / E`: `(4/3 - 4/3 v + v²) / v`;
+- electron pairs: `v^-2.5` from v = 0.002, a shape between the limits v^-2 and v^-3 that Groom et al. give.
+
+Energies are in GeV, lengths in cm.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from trackkeras.domains.dimuon.spectrometer import IRON_DENSITY
+from trackkeras.units import BETHE_K, ELECTRON_MASS, FINE_STRUCTURE, GEV, MUON_MASS
+
+MUON = MUON_MASS / GEV
+_ELECTRON = ELECTRON_MASS / GEV
+_Z_OVER_A = 0.46557
+_EXCITATION = 286.0e-9
+_STERNHEIMER = (0.1468, 2.9632, -0.0012, 3.1531, 4.2911, 0.12)  # a, k, x0, x1, C, delta0
+
+XI = 0.5 * BETHE_K / GEV * _Z_OVER_A * IRON_DENSITY
+"""Landau's xi per path length for beta = 1 [GeV/cm]."""
+
+KNOCK_ON_CUT = 0.03
+"""Knock-on electrons of more kinetic energy [GeV] are drawn one by one."""
+
+BREMS_CUT = 1e-3
+"""Photons of a larger share of the energy are drawn one by one; softer ones are left out of the spectrum."""
+
+PAIR_CUT = 2e-3
+"""Smallest share of the energy that a pair takes."""
+
+B_ENERGY = np.array([2.0, 5.0, 10.0, 20.0, 50.0, 100.0])
+B_BREMS = np.array([0.85, 1.142, 1.387, 1.640, 1.973, 2.216]) * 1e-6
+B_PAIR = np.array([0.47, 0.987, 1.475, 1.997, 2.682, 3.155]) * 1e-6
+B_NUCLEAR = np.array([0.10, 0.245, 0.308, 0.336, 0.341, 0.338]) * 1e-6
+"""b(E) of bremsstrahlung, pair production and photonuclear interactions in iron [cm²/g] at `B_ENERGY` [GeV].
+
+Radiative losses over energy in the tables of iron of `niess/pumas-materials`, made with the cross sections
+and parameters of Groom et al.; interpolated in ln E.
+"""
+
+SOFT, SPREAD, KNOCK_ON, BREMS, PAIR = range(5)
+"""Columns of the table: mean of the soft losses [GeV/cm], their variance [GeV²/cm], collisions per cm."""
+
+TABLE_STEP = 0.05
+TABLE_START = math.log(0.5)
+TABLE_ROWS = 121
+"""The table has equal steps in ln E from 0.5 GeV to 200 GeV."""
+
+
+@njit(cache=True, nogil=True)
+def largest_knock_on(energy):
+    """Return T_max, the largest kinetic energy of a knock-on electron [GeV]."""
+    gamma = energy / MUON
+    beta_gamma2 = gamma * gamma - 1.0
+    ratio = _ELECTRON / MUON
+    return 2.0 * _ELECTRON * beta_gamma2 / (1.0 + 2.0 * gamma * ratio + ratio * ratio)
+
+
+@njit(cache=True, nogil=True)
+def density_effect(beta_gamma):
+    """Return Sternheimer's delta of iron."""
+    a, k, x0, x1, c, delta0 = _STERNHEIMER
+    x = math.log10(beta_gamma)
+    if x < x0:
+        return delta0 * 10.0 ** (2.0 * (x - x0))
+    delta = 2.0 * math.log(10.0) * x - c
+    return delta + a * (x1 - x) ** k if x < x1 else delta
+
+
+@njit(cache=True, nogil=True)
+def ionisation(energy, cut=math.inf):
+    """Return the mean energy loss by collisions below a cut [GeV/cm]; by all of them without one."""
+    gamma = energy / MUON
+    beta_gamma2 = gamma * gamma - 1.0
+    beta2 = beta_gamma2 / (gamma * gamma)
+    most = largest_knock_on(energy)
+    upper = min(cut, most)
+    logarithm = math.log(2.0 * _ELECTRON * beta_gamma2 * upper / (_EXCITATION * _EXCITATION))
+    bracket = logarithm - beta2 * (1.0 + upper / most) - density_effect(math.sqrt(beta_gamma2))
+    return XI / beta2 * (bracket + 0.25 * (upper / energy) ** 2)
+
+
+def electron_bremsstrahlung(energy: float) -> float:
+    """Return the mean loss by photons from the struck electrons [GeV/cm], which tables count as ionisation.
+
+    Groom et al., section 3.5.
+    """
+    most = math.log(2.0 * float(largest_knock_on(energy)) / _ELECTRON)
+    bracket = math.log(2.0 * energy / MUON) - most / 3.0
+    return XI * FINE_STRUCTURE / (2.0 * math.pi) * bracket * most**2
+
+
+def radiation(energy: float) -> tuple[float, float, float]:
+    """Return the mean losses by bremsstrahlung, pairs and photonuclear interactions [GeV/cm]."""
+    scale = energy * IRON_DENSITY
+    brems, pair, nuclear = (
+        scale * float(np.interp(math.log(energy), np.log(B_ENERGY), b)) for b in (B_BREMS, B_PAIR, B_NUCLEAR)
+    )
+    return brems, pair, nuclear
+
+
+def mean_loss(energy: float) -> float:
+    """Return the mean energy loss of a muon of this total energy in iron [GeV/cm]."""
+    return float(ionisation(energy)) + electron_bremsstrahlung(energy) + sum(radiation(energy))
+
+
+def _integral(low: float) -> tuple[float, float]:
+    """Return number and summed v of the photon spectrum above `low`."""
+    number = -4.0 / 3.0 * math.log(low) - 4.0 / 3.0 * (1.0 - low) + 0.5 * (1.0 - low * low)
+    total = 4.0 / 3.0 * (1.0 - low) - 2.0 / 3.0 * (1.0 - low * low) + (1.0 - low**3) / 3.0
+    return number, total
+
+
+def loss_table() -> np.ndarray:
+    """Return the columns `SOFT` to `PAIR` at the energies of the table, `(TABLE_ROWS, 5)`."""
+    table = np.zeros((TABLE_ROWS, 5))
+    number, total = _integral(BREMS_CUT)
+    pair_mean = 3.0 * PAIR_CUT * (1.0 - PAIR_CUT**0.5) / (1.0 - PAIR_CUT**1.5)
+    for row in range(TABLE_ROWS):
+        energy = math.exp(TABLE_START + row * TABLE_STEP)
+        beta2 = 1.0 - (MUON / energy) ** 2
+        most = float(largest_knock_on(energy))
+        cut = min(KNOCK_ON_CUT, most)
+        brems, pair, nuclear = radiation(energy)
+        table[row, SOFT] = ionisation(energy, cut)
+        table[row, SPREAD] = XI / beta2 * cut * (1.0 - 0.5 * beta2 * cut / most)
+        if most > cut:
+            table[row, KNOCK_ON] = (
+                XI
+                / beta2
+                * (
+                    1.0 / cut
+                    - 1.0 / most
+                    - beta2 / most * math.log(most / cut)
+                    + 0.5 * (most - cut) / energy**2
+                )
+            )
+        photons = brems + nuclear + electron_bremsstrahlung(energy)
+        table[row, BREMS] = photons / energy * number / total
+        table[row, PAIR] = pair / energy / pair_mean
+    return table
+
+
+LOSSES = loss_table()
+
+
+@njit(cache=True, nogil=True)
+def draw_knock_on(rng, energy):
+    """Draw the energy of a knock-on electron above the cut [GeV]."""
+    most = largest_knock_on(energy)
+    beta2 = 1.0 - (MUON / energy) ** 2
+    low, high = 1.0 / KNOCK_ON_CUT, 1.0 / most
+    while True:
+        transfer = 1.0 / (low - (low - high) * rng.random())
+        share = 1.0 - beta2 * transfer / most + 0.5 * (transfer / energy) ** 2
+        if rng.random() * 1.5 < share:
+            return transfer
+
+
+@njit(cache=True, nogil=True)
+def draw_brems(rng):
+    """Draw the share of the energy that a photon above the cut takes."""
+    while True:
+        v = BREMS_CUT ** rng.random()
+        if rng.random() < 1.0 - v + 0.75 * v * v:
+            return v
+
+
+@njit(cache=True, nogil=True)
+def draw_pair(rng):
+    """Draw the share of the energy that a pair takes."""
+    return PAIR_CUT * (1.0 - rng.random() * (1.0 - PAIR_CUT**1.5)) ** (-2.0 / 3.0)
+
+
+@njit(cache=True, nogil=True)
+def draw_loss(rng, table, energy, length):
+    """Draw the energy that a muon loses in `length` cm of iron, no more than it has.
+
+    Args:
+        rng: Source of randomness.
+        table: Result of `loss_table`.
+        energy: Total energy at the start [GeV]; the rates are those at this energy.
+        length: Path length [cm]; the loss in it must be small against the energy.
+    """
+    place = (math.log(energy) - TABLE_START) / TABLE_STEP
+    row = min(max(int(place), 0), TABLE_ROWS - 2)
+    part = min(max(place - row, 0.0), 1.0)
+    soft = table[row, SOFT] + part * (table[row + 1, SOFT] - table[row, SOFT])
+    spread = table[row, SPREAD] + part * (table[row + 1, SPREAD] - table[row, SPREAD])
+    knock_on = table[row, KNOCK_ON] + part * (table[row + 1, KNOCK_ON] - table[row, KNOCK_ON])
+    brems = table[row, BREMS] + part * (table[row + 1, BREMS] - table[row, BREMS])
+    pair = table[row, PAIR] + part * (table[row + 1, PAIR] - table[row, PAIR])
+    loss = soft * length + math.sqrt(spread * length) * rng.standard_normal()
+    rate = knock_on + brems + pair
+    left = rate * length - rng.standard_exponential()
+    while left > 0.0:
+        which = rng.random() * rate
+        if which < knock_on:
+            loss += draw_knock_on(rng, energy)
+        elif which < knock_on + brems:
+            loss += energy * draw_brems(rng)
+        else:
+            loss += energy * draw_pair(rng)
+        left -= rng.standard_exponential()
+    return min(max(loss, 0.0), energy - MUON)
+
+
+def highland(momentum: float, length: float, radiation_length: float) -> float:
+    """Return the width of the scattering angle in one plane [rad].
+
+    Highland's form with the constants of G. R. Lynch and O. I. Dahl, Nucl. Instrum. Meth. B 58 (1991) 6.
+
+    Args:
+        momentum: Of the muon [GeV].
+        length: Path length [cm].
+        radiation_length: Of the material [cm].
+    """
+    beta = momentum / math.hypot(momentum, MUON)
+    share = length / radiation_length
+    return 0.0136 / (beta * momentum) * math.sqrt(share) * (1.0 + 0.038 * math.log(share / beta**2))
