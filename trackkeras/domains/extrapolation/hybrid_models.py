@@ -249,6 +249,8 @@ class FieldPhysics(Physics):
 class HybridModel(PhysicsModel):
     """A hybrid in training; see the module's text."""
 
+    physics: FieldPhysics
+
     def field_errors(self, x: Inputs, y: Inputs, fractions: Any) -> tf.Tensor:
         """Return the field loss at points of the paths, `(n * points,)`."""
         path = self.get_layer("final_state")
