@@ -118,7 +118,7 @@ HYBRID_SIZES: dict[str, tuple[int, ...]] = {
     "medium": (64, 64),
     "wide": (128, 128),
 }
-"""Hidden widths of a hybrid, whose network runs at every step: with 32 steps, about the operations per track
+"""Hidden widths of a hybrid, whose network runs twice per step: about the operations per track
 of the MLP of the same size."""
 
 
@@ -133,7 +133,7 @@ class HybridOptions(EquationOptions):
         0.0, ge=0, description="Weight of the loss at the final plane; above 0, each step integrates paths."
     )
     n_collocation: int = Field(8, ge=1, description="Points per track at which fields are compared.")
-    steps: int = Field(32, ge=1, description="Integration steps, whatever the distance.")
+    steps: int = Field(40, ge=1, description="Integration steps, whatever the distance.")
     base: tuple[tuple[float, float, float, float], ...] = Field(
         TERMS[:5],
         min_length=1,
