@@ -8,15 +8,17 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.ticker import LogFormatter, MaxNLocator, NullLocator
 
 from trackkeras.plots import BASELINE_COLOURS, INK, NETWORK_COLOURS, PAPER, style
 from tuner.objectives import PARAMETERS, TIME, Quantity
 from tuner.records import COMPLETED
+from tuner.space import Parameter
 
 GREY, WINNER, PRESET = BASELINE_COLOURS[0], NETWORK_COLOURS[0], BASELINE_COLOURS[1]
-COLUMNS = 3
+COLUMNS, RATIO = 3, 4.0
 
 
 def progress(summary: Mapping[str, Any], quantity: Quantity) -> Figure:
@@ -34,7 +36,7 @@ def progress(summary: Mapping[str, Any], quantity: Quantity) -> Figure:
             best = better.accumulate(values)
             axes.step(numbers, best, where="post", color=WINNER, linewidth=1.8, label="best so far")
             _mark(axes, summary, numbers, values)
-        _log(axes.set_yscale, values)
+        _log(axes.yaxis, values)
         for number, row in enumerate(trials):
             if row["status"] != COMPLETED:
                 axes.axvline(number, color=INK, linewidth=0.8, linestyle=":", zorder=1)
@@ -75,7 +77,7 @@ def curves(
             axes.plot(epochs, values, label=text, marker="o" if len(epochs) < 25 else None, ms=3, **look)
             every += values
         axes.plot([], [], color=GREY, linewidth=1.0, label="other trials")
-        _log(axes.set_yscale, np.array(every))
+        _log(axes.yaxis, np.array(every))
         axes.set_xlabel("epoch")
         axes.set_ylabel(label)
         axes.grid(axis="y")
@@ -102,13 +104,14 @@ def pareto(summary: Mapping[str, Any], quantity: Quantity, known: Mapping[str, Q
                     axes.annotate(
                         row["trial"], (x, y), (0, 7), textcoords="offset points", ha="center", fontsize=8.5
                     )
-            _log(axes.set_xscale, np.array([row["metrics"][amount] for row in rows]))
+            _log(axes.xaxis, np.array([row["metrics"][amount] for row in rows]))
             axes.set_xlabel(known[amount].label)
+            axes.margins(0.08, 0.1)
             axes.grid()
-        _log(panels[0].set_yscale, np.array([row["metrics"][quantity.name] for row in rows]))
+        _log(panels[0].yaxis, np.array([row["metrics"][quantity.name] for row in rows]))
         panels[0].set_ylabel(quantity.label)
         panels[0].plot([], [], "o", color=WINNER, label="on the Pareto list, with its trial")
-        panels[0].plot([], [], "o", color=GREY, mfc=PAPER, label="beaten in every respect by another trial")
+        panels[0].plot([], [], "o", color=GREY, mfc=PAPER, label="beaten by another trial")
         _legend(figure, panels[0])
     return figure
 
@@ -128,23 +131,27 @@ def bars(shares: Mapping[str, float]) -> Figure:
     return figure
 
 
-def slices(summary: Mapping[str, Any], keys: Sequence[str], quantity: Quantity) -> Figure:
-    """Draw the first objective against each hyperparameter, one panel each."""
+def slices(summary: Mapping[str, Any], parameters: Sequence[Parameter], quantity: Quantity) -> Figure:
+    """Draw the first objective against each hyperparameter, one panel each, choices in their given order."""
+    keys = [parameter.key for parameter in parameters]
     rows = [row for row in summary["trials"] if row["status"] == COMPLETED]
     lines = math.ceil(len(keys) / COLUMNS)
     special = _special(summary)
     with style():
         figure = Figure(figsize=(3.5 * min(COLUMNS, len(keys)), 3.0 * lines), layout="constrained")
         panels = figure.subplots(lines, min(COLUMNS, len(keys)), squeeze=False, sharey=True).flatten()
-        for axes, key in zip(panels, keys, strict=False):
+        for axes, parameter in zip(panels, parameters, strict=False):
+            key = parameter.key
             asked = [row for row in rows if row["settings"].get(key) is not None]
             values = [row["settings"][key] for row in asked]
             numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
             if numeric:
                 places: Sequence[Any] = values
-                _log(axes.set_xscale, np.array(values, float), ratio=20)
+                _log(axes.xaxis, np.array(values, float))
             else:
-                texts = sorted({_short(value) for value in values})
+                texts = [_short(value) for value in parameter.values]
+                if parameter.kind == "list":
+                    texts = sorted({_short(value) for value in values})
                 places = [texts.index(_short(value)) for value in values]
                 axes.set_xticks(range(len(texts)), texts, rotation=25, ha="right", fontsize=8.5)
                 axes.xaxis.set_minor_locator(NullLocator())
@@ -154,7 +161,7 @@ def slices(summary: Mapping[str, Any], keys: Sequence[str], quantity: Quantity) 
                 axes.plot(place, row["metrics"][quantity.name], "o", color=colour)
             axes.set_xlabel(key, loc="center")
             axes.grid(axis="y")
-        _log(panels[0].set_yscale, np.array([row["metrics"][quantity.name] for row in rows]))
+        _log(panels[0].yaxis, np.array([row["metrics"][quantity.name] for row in rows]))
         for axes in panels[:: min(COLUMNS, len(keys))]:
             axes.set_ylabel(quantity.label)
         for axes in panels[len(keys) :]:
@@ -185,10 +192,14 @@ def _value(row: Mapping[str, Any], name: str) -> float:
     return float(row["metrics"][name]) if row["status"] == COMPLETED else math.nan
 
 
-def _log(set_scale: Any, values: Any, ratio: float = 1.0) -> None:
+def _log(axis: Axis, values: Any) -> None:
+    """Make an axis logarithmic where its values span more than a factor of `RATIO`."""
     finite = values[np.isfinite(values)]
-    if finite.size and finite.min() > 0 and finite.max() >= ratio * finite.min():
-        set_scale("log")
+    if finite.size and finite.min() > 0 and finite.max() >= RATIO * finite.min():
+        axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+        plain = LogFormatter(labelOnlyBase=False, minor_thresholds=(1.2, 0.4))
+        axis.set_major_formatter(plain)
+        axis.set_minor_formatter(plain)
 
 
 def _short(value: Any) -> str:
@@ -197,4 +208,10 @@ def _short(value: Any) -> str:
 
 def _legend(figure: Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=min(3, len(labels)), columnspacing=1.4)
+    figure.legend(
+        handles,
+        labels,
+        loc="outside upper left",
+        ncols=2 if len(labels) == 4 else min(3, len(labels)),
+        columnspacing=1.4,
+    )

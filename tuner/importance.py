@@ -13,7 +13,7 @@ from sklearn.inspection import permutation_importance
 from tuner.space import Parameter, Space, leaves
 
 FEWEST_TRIALS = 8
-TREES, SHUFFLES = 300, 20
+TREES, SHUFFLES = 200, 10
 
 
 def importance(space: Space, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:

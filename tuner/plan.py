@@ -26,6 +26,9 @@ OracleName = Literal["random", "bayesian", "hyperband", "grid"]
 BUDGET_KEYS = ("training.epochs", "training.time_budget_s", "training.checkpoint_every", "data.train_rows")
 """What a trial may spend; a search sets it, and the winner's preset leaves it to its parent."""
 
+GENERAL = "training"
+"""The search for networks of any domain."""
+
 SET_BY_SEARCH = {
     "training.epochs": "--epochs",
     "training.time_budget_s": "--trial-budget",
@@ -131,7 +134,18 @@ class Plan(Options):
         return {**flatten(self.parent.model_dump()), EXTENDS: self.preset}
 
     def check(self) -> None:
-        """Try every value, and both ends of every range, before anything starts.
+        """Check everything before anything starts.
+
+        Raises:
+            UserError: The first key, value, objective or limit that is refused, or an unsuitable dataset.
+        """
+        self.check_values()
+        source = open_dataset(Path(self.data), self.parent)
+        if "validation" not in source.splits:
+            raise UserError(f"{self.data} has no validation rows, by which trials are compared")
+
+    def check_values(self) -> None:
+        """Try every value, and both ends of every range.
 
         Raises:
             UserError: The first key, value, objective or limit that is refused.
@@ -154,14 +168,12 @@ class Plan(Options):
             if not weight > 0:
                 raise UserError(f"objective: the weight of {name!r} must be positive, received {weight:g}")
         check_limits(self.limits, self.known)
-        source = open_dataset(Path(self.data), self.parent)
-        if "validation" not in source.splits:
-            raise UserError(f"{self.data} has no validation rows, by which trials are compared")
 
 
 def search_files(domain: str) -> dict[str, Path]:
-    """Return the shipped search files of a domain by name, found as `domains/DOMAIN/searches/*.yaml`."""
-    folders = [Path(folder) / domain / "searches" for folder in domains.__path__]
+    """Return search files by name: those for any domain, and those in `domains/DOMAIN/searches`."""
+    own = [Path(folder) / domain / "searches" for folder in domains.__path__]
+    folders = [Path(__file__).parent / "searches", *own]
     return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
 
 
@@ -169,7 +181,8 @@ def load_search(search: str | None, parent: Run) -> tuple[str, SearchOptions]:
     """Return name and content of a search file.
 
     Args:
-        search: Name of a shipped one, path of a YAML file, or None for the one of the preset's kind.
+        search: Name of a shipped one, path of a YAML file, or None for the one of the preset's kind, or else
+            the one for all.
         parent: The run of the preset.
 
     Raises:
@@ -178,7 +191,8 @@ def load_search(search: str | None, parent: Run) -> tuple[str, SearchOptions]:
     if search is not None and search.endswith((".yaml", ".yml")):
         path, name = Path(search), Path(search).stem
     else:
-        shipped, name = search_files(parent.domain), search or parent.model.kind
+        shipped = search_files(parent.domain)
+        name = search or (parent.model.kind if parent.model.kind in shipped else GENERAL)
         if name not in shipped:
             near = difflib.get_close_matches(name, shipped, n=1)
             known = f"there are: {', '.join(shipped) or 'none'}"

@@ -71,8 +71,12 @@ def _figures(
     yield "pareto", (figures.pareto(summary, quantity, plan.known), text)
     if summary["importance"]:
         yield "importance", (figures.bars(summary["importance"]), "importance of each hyperparameter")
-    keys = list(summary["importance"] or leaves(plan.parsed_space))[:LARGEST_SLICES]
-    yield "slices", (figures.slices(summary, keys, quantity), f"{quantity.label} against each hyperparameter")
+    parameters = leaves(plan.parsed_space)
+    shown = [parameters[key] for key in summary["importance"] or parameters][:LARGEST_SLICES]
+    yield (
+        "slices",
+        (figures.slices(summary, shown, quantity), f"{quantity.label} against each hyperparameter"),
+    )
 
 
 def _parent_values(plan: Plan, winner: Mapping[str, Any] | None) -> dict[str, Any]:
