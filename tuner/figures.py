@@ -73,7 +73,11 @@ def curves(
             epochs = [row["epoch"] for row in history["val"]]
             values = [row.get(key, math.nan) for row in history["val"]]
             colour, text = special.get(name, (GREY, None))
-            look = {"color": colour, "linewidth": 2.0 if text else 1.0, "zorder": 4 if text else 2}
+            look: dict[str, Any] = {
+                "color": colour,
+                "linewidth": 2.0 if text else 1.0,
+                "zorder": 4 if text else 2,
+            }
             axes.plot(epochs, values, label=text, marker="o" if len(epochs) < 25 else None, ms=3, **look)
             every += values
         axes.plot([], [], color=GREY, linewidth=1.0, label="other trials")
@@ -196,7 +200,7 @@ def _log(axis: Axis, values: Any) -> None:
     """Make an axis logarithmic where its values span more than a factor of `RATIO`."""
     finite = values[np.isfinite(values)]
     if finite.size and finite.min() > 0 and finite.max() >= RATIO * finite.min():
-        axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+        (axis.axes.set_xscale if axis is axis.axes.xaxis else axis.axes.set_yscale)("log")
         plain = LogFormatter(labelOnlyBase=False, minor_thresholds=(1.2, 0.4))
         axis.set_major_formatter(plain)
         axis.set_minor_formatter(plain)

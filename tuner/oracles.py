@@ -48,6 +48,8 @@ class SearchOracle(keras_tuner.Oracle):  # type: ignore[misc]
         announce: Called with the record of a finished trial and the number of finished ones.
     """
 
+    ongoing_trials: dict[str, Trial]
+
     def __init__(self, plan: Plan, folder: Path, announce: Announce | None = None, **options: Any) -> None:
         self._held = 0
         hp = keras_tuner.HyperParameters()

@@ -99,7 +99,8 @@ class SearchTuner(BaseTuner):  # type: ignore[misc]
         except (MemoryError, tf.errors.ResourceExhaustedError) as error:
             record["reason"] = f"out of memory: {_first_line(error)}"
         except UserError as error:
-            record["reason"] = str(error)
+            place = trial_folder(self.folder, trial.trial_id)
+            record["reason"] = str(error).removeprefix(f"{place}: ")
         except Exception as error:
             record["reason"] = f"{type(error).__name__}: {_first_line(error)}"
         return record | {"wall_s": time.monotonic() - start}

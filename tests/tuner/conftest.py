@@ -24,7 +24,8 @@ space:
 """
 """[16] has 196 parameters and breaks the limit; a learning rate of 1e30 makes the loss infinite."""
 
-SEED = 3
+SEED = 67
+"""Gives four trials: the preset itself, one that fails, one beyond the limit, one that completes."""
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +37,7 @@ def search_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def plan(dataset: Path, search_file: Path) -> Plan:
-    return make_plan("mlp_tiny", dataset, search=str(search_file), trials=6, seed=SEED)
+    return make_plan("mlp_tiny", dataset, search=str(search_file), trials=4, seed=SEED)
 
 
 @pytest.fixture(scope="session")

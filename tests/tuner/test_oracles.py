@@ -118,11 +118,11 @@ def test_hyperband_promotes_the_best_with_more_epochs(tmp_path: Path) -> None:
 
 
 def test_the_bayesian_oracle_finds_what_random_draws_miss(tmp_path: Path) -> None:
-    plan = make_plan("bayesian", trials=7)
+    plan = make_plan("bayesian", trials=6)
     found, _ = search(plan, tmp_path / "b", killed=False)
     scores = [made_up_score(chosen, None) for _, chosen in found]
     assert min(scores[3:]) < min(scores[:3])
-    assert sum(chosen["model.activation"] == "tanh" for _, chosen in found[3:]) > 2
+    assert sum(chosen["model.activation"] == "tanh" for _, chosen in found[3:]) > 1
 
 
 def test_the_grid_is_complete(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Whole searches with trainings: every fate of a trial, the disk, the winner, and processes that are killed."""
+"""Whole searches with trainings: every fate of a trial, the disk, the winner, and killed processes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ import keras
 import keras_tuner
 import pytest
 import tensorflow as tf
+import yaml
 
 from tfrecords_tools.errors import RecordError
+from trackkeras.config import flatten
 from trackkeras.errors import UserError
 from trackkeras.presets import load_run
 from trackkeras.runs import RunFolder
@@ -84,7 +86,7 @@ def test_the_winner_is_a_preset_that_trains_to_the_same(
     winner = summary["winner"]
     text = (folder / "best.yaml").read_text()
     assert "extends: mlp_tiny" in text
-    assert not any(key.split(".")[1] in text.split("extends")[1] for key in BUDGET_KEYS)
+    assert not set(flatten(yaml.safe_load(text))) & set(BUDGET_KEYS)
     run = load_run(str(folder / "best.yaml"), ["training.epochs=3"])
     again = train(run, dataset, tmp_path / "again")
     kept = again.read("history.json")["val"][again.read("history.json")["best_epoch"] - 1]
@@ -189,7 +191,7 @@ def test_a_bad_combination_is_recorded(dataset: Path, tmp_path: Path) -> None:
 def command(dataset: Path, search_file: Path, out: Path, *options: str) -> list[str]:
     return [
         *(sys.executable, "-m", "trackkeras.cli", "tune", "mlp_tiny", "--data", str(dataset)),
-        *("--search", str(search_file), "--trials", "6", "--seed", str(SEED), "--out", str(out), *options),
+        *("--search", str(search_file), "--trials", "4", "--seed", str(SEED), "--out", str(out), *options),
     ]
 
 

@@ -31,12 +31,17 @@ from tuner.workers import (
 PLAN = Plan(
     preset="mlp_tiny",
     search="test",
-    space={"model.activation": {"choice": ["silu", "tanh"], "when": {"tanh": {"training.ema": {"float": [0.9, 0.99]}}}}},
+    space={
+        "model.activation": {
+            "choice": ["silu", "tanh"],
+            "when": {"tanh": {"training.ema": {"float": [0.9, 0.99]}}},
+        }
+    },
     objectives={"pos_95_mm": 1},
     trials=3,
     data="",
     data_hash="",
-)  # fmt: skip
+)
 
 
 class Clock:
