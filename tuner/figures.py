@@ -148,8 +148,7 @@ def slices(summary: Mapping[str, Any], parameters: Sequence[Parameter], quantity
             key = parameter.key
             asked = [row for row in rows if row["settings"].get(key) is not None]
             values = [row["settings"][key] for row in asked]
-            numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-            if numeric:
+            if parameter.kind in ("int", "float"):
                 places: Sequence[Any] = values
                 _log(axes.xaxis, np.array(values, float))
             else:
@@ -201,9 +200,19 @@ def _log(axis: Axis, values: Any) -> None:
     finite = values[np.isfinite(values)]
     if finite.size and finite.min() > 0 and finite.max() >= RATIO * finite.min():
         (axis.axes.set_xscale if axis is axis.axes.xaxis else axis.axes.set_yscale)("log")
-        plain = LogFormatter(labelOnlyBase=False, minor_thresholds=(1.2, 0.4))
+        plain = _PlainNumbers(labelOnlyBase=False, minor_thresholds=(1.2, 0.4))
         axis.set_major_formatter(plain)
         axis.set_minor_formatter(plain)
+
+
+class _PlainNumbers(LogFormatter):
+    """Ticks of a logarithmic axis as one writes them: 0.02, 3,000."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        """Return the text of a tick; empty where there are too many."""
+        if not super().__call__(x, pos):
+            return ""
+        return f"{x:,.0f}" if x >= 1 else f"{x:g}"
 
 
 def _short(value: Any) -> str:

@@ -11,11 +11,14 @@ import yaml
 from tfrecords_tools.files import new_file, write_json
 from trackkeras.config import unflatten
 from tuner.importance import importance
-from tuner.objectives import PARAMETERS, TIME, pareto
+from tuner.objectives import LATENCY, PARAMETERS, RATE, TIME, pareto
 from tuner.oracles import SearchOracle
 from tuner.plan import Plan
 from tuner.records import COMPLETED, FAILED, PRUNED
 from tuner.space import EXTENDS
+
+MEASURED = (LATENCY, TIME, RATE)
+TRAINING = ("training", "data")
 
 
 def summarise(plan: Plan, oracle: SearchOracle) -> dict[str, Any]:
@@ -27,7 +30,7 @@ def summarise(plan: Plan, oracle: SearchOracle) -> dict[str, Any]:
         one beats), and `winner` (trial, the preset that it extends, what it changes, its metrics; None where
         no trial finished).
     """
-    records = oracle.records()
+    records = _same_network_same_time(oracle.records())
     done = [record for record in records if record["status"] == COMPLETED]
     axes = list(dict.fromkeys([*plan.objectives, PARAMETERS, TIME]))
     front = pareto([record["metrics"] for record in done], axes, plan.known)
@@ -45,6 +48,29 @@ def summarise(plan: Plan, oracle: SearchOracle) -> dict[str, Any]:
         "pareto": {"quantities": axes, "trials": [done[index]["trial"] for index in front]},
         "winner": None if best is None else _winner(plan, best),
     }
+
+
+def _same_network_same_time(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Give trials that differ in their training alone the shortest time that was measured for their network.
+
+    Otherwise the noise of the clock would put them in an order.
+    """
+    fastest: dict[str, dict[str, float]] = {}
+    for record in records:
+        if record["status"] == COMPLETED:
+            best = fastest.setdefault(_network(record), dict(record["metrics"]))
+            for name, choose in ((LATENCY, min), (TIME, min), (RATE, max)):
+                best[name] = choose(best[name], record["metrics"][name])
+    return [
+        record | {"metrics": record["metrics"] | {key: fastest[_network(record)][key] for key in MEASURED}}
+        if record["status"] == COMPLETED
+        else record
+        for record in records
+    ]
+
+
+def _network(record: Mapping[str, Any]) -> str:
+    return str({key: value for key, value in record["settings"].items() if key.split(".")[0] not in TRAINING})
 
 
 def _winner(plan: Plan, record: Mapping[str, Any]) -> dict[str, Any]:

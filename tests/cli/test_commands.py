@@ -79,6 +79,9 @@ BAD_INPUT = {
         "jit_compile works on one device only"
     ),
     "train mlp_tiny --data x --name y --mlflow": "no such folder: x",
+    "tune mlp_medum --data x": "no such folder: x",
+    "tune mlp_tiny --data x --budget soon": "no such folder: x",
+    "tune mlp_tiny --data x --workers 2 --member 1": "choose one",
     "evaluate nowhere": "nowhere is not a run folder",
     "report nowhere": "nowhere",
     "compare nowhere": "nowhere",
