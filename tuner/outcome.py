@@ -106,7 +106,7 @@ def preset_text(path: Path, summary: Mapping[str, Any]) -> str:
         f"# Cost:   {winner['metrics'][PARAMETERS]:,} parameters; {winner['epochs']} epochs took "
         f"{winner['seconds']:.0f} s in the search.",
         f"# Expect: {values} on validation rows after {winner['epochs']} epochs (one seed).",
-        f"# Found by: trial {winner['trial']} of the {plan['oracle']} search {plan['search']!r} "
+        f"# Found by: trial {winner['trial']} of the {plan['oracle']} search {Path(plan['search']).stem!r} "
         f"from {plan['preset']!r}, seed {plan['seed']}.",
     ]
     return "\n".join(lines) + "\n" + yaml.safe_dump(content, sort_keys=False, default_flow_style=None)

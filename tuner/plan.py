@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from tfrecords_tools.errors import RecordError
 from tfrecords_tools.files import read_json
 from trackkeras import domains
 from trackkeras.config import Options, Run, differences, flatten, load_yaml, merge, unflatten, validate
@@ -35,8 +34,8 @@ SET_BY_SEARCH = {
     "training.checkpoint_every": "--keep",
 }
 
-MAY_CHANGE = ("trials", "budget_s", "keep")
-"""What a resumed search may be given anew: how far it goes, not what it computes."""
+MAY_CHANGE = ("trials", "budget_s", "keep", "search", "data")
+"""What a resumed search may be given anew: how far it goes and where files lie, not what it computes."""
 
 
 class SearchOptions(Options):
@@ -159,9 +158,7 @@ class Plan(Options):
                 raise UserError(
                     f"search {self.search!r}: {key} = {settings[key]!r} is refused: {error}"
                 ) from None
-            if (run.domain, type(task_of(run))) != (self.parent.domain, type(self.task)) and (
-                quantities(task_of(run)).keys() != self.known.keys()
-            ):
+            if quantities(task_of(run)).keys() != self.known.keys():
                 raise UserError(f"search {self.search!r}: {settings[key]!r} is judged by other metrics")
         check_names(self.objectives, self.known, "objective")
         for name, weight in self.objectives.items():
@@ -189,7 +186,7 @@ def load_search(search: str | None, parent: Run) -> tuple[str, SearchOptions]:
         UserError: There is no such search, or its content is refused.
     """
     if search is not None and search.endswith((".yaml", ".yml")):
-        path, name = Path(search), Path(search).stem
+        path, name = Path(search), search
     else:
         shipped = search_files(parent.domain)
         name = search or (parent.model.kind if parent.model.kind in shipped else GENERAL)
@@ -201,7 +198,7 @@ def load_search(search: str | None, parent: Run) -> tuple[str, SearchOptions]:
                 f"domain {parent.domain!r} has no search named {name!r}; {hint} (a file must end in .yaml)"
             )
         path = shipped[name]
-    return name, validate(SearchOptions, load_yaml(path), f"search {str(path.name)!r}")
+    return name, validate(SearchOptions, load_yaml(path), f"search {name!r}")
 
 
 def parse_weights(items: list[str], what: str, default: float | None) -> dict[str, float]:
@@ -244,12 +241,10 @@ def read_plan(folder: Path) -> Plan:
     Raises:
         UserError: The folder holds none.
     """
-    try:
-        return validate(Plan, read_json(folder / "plan.json"), f"{folder / 'plan.json'}")
-    except RecordError:
-        raise UserError(
-            f"{folder} is not a search folder (no plan.json); `trackkeras tune` makes one"
-        ) from None
+    path = folder / "plan.json"
+    if not path.is_file():
+        raise UserError(f"{folder} is not a search folder (no plan.json); `trackkeras tune` makes one")
+    return validate(Plan, read_json(path), str(path))
 
 
 def check_same(old: Plan, new: Plan, folder: Path) -> None:
@@ -258,7 +253,7 @@ def check_same(old: Plan, new: Plan, folder: Path) -> None:
     different = [
         f"{key} was {was!r}, is {now!r}"
         for key, was, now in differences(before, after)
-        if key.split(".")[0] not in (*MAY_CHANGE, "data")
+        if key.split(".")[0] not in MAY_CHANGE
     ]
     if different:
         raise UserError(f"{folder} was searched with another plan: {'; '.join(different)}")

@@ -141,7 +141,7 @@ def announcer(plan: Plan) -> Any:
             what = ", ".join(f"{name} {record['metrics'][name]:.4g}" for name in plan.objectives)
         else:
             what = f"{record['status']}: {record['reason']}"
-        line = f"trial {record['trial']}, {done}{total} done, {rate:.2g}/min: {what}"
+        line = f"trial {record['trial']}, {done}{total} done, {rate:.1f}/min: {what}"
         print(line, file=sys.stderr, flush=True)
 
     return announce

@@ -118,9 +118,9 @@ def tune(
         UserError: As `prepare_folder`, or the chief did not answer.
     """
     if member:
-        from tuner.workers import run_worker
+        from tuner.worker import run_worker
 
-        run_worker(folder, member)
+        run_worker(folder, member, plan)
         return None
     prepare_folder(folder, plan, resume=resume, overwrite=overwrite)
     if member is None and workers is None:
@@ -128,7 +128,7 @@ def tune(
 
         oracle = run_search(plan, folder)
     else:
-        from tuner.workers import run_chief
+        from tuner.chief import run_chief
 
         oracle = run_chief(plan, folder, workers)
     return finish(plan, folder, oracle)

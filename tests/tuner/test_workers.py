@@ -14,19 +14,10 @@ from keras_tuner.src import protos
 
 from tfrecords_tools.files import write_json
 from trackkeras.errors import UserError
+from tuner.chief import LEASE_S, Attendance, Service
 from tuner.oracles import SearchOracle, make_oracle
 from tuner.plan import Plan
-from tuner.workers import (
-    GIVE_UP_S,
-    HEARTBEAT_S,
-    LEASE_S,
-    Attendance,
-    Chief,
-    Service,
-    run_worker,
-    wait_for_chief,
-    worker_name,
-)
+from tuner.worker import GIVE_UP_S, HEARTBEAT_S, Chief, run_worker, wait_for_chief, worker_name
 
 PLAN = Plan(
     preset="mlp_tiny",
@@ -134,8 +125,10 @@ def test_a_worker_waits_for_a_chief_and_not_for_ever(
         write_json(tmp_path / "chief.json", left)
         with pytest.raises(UserError, match="no chief answered"):
             wait_for_chief(tmp_path, 0.1)
-    write_json(tmp_path / "chief.json", {"ended": True})
-    run_worker(tmp_path, 1)
+    write_json(tmp_path / "chief.json", {"ended": True, "trials": 3, "budget_s": None})
+    with pytest.raises(UserError, match="no chief answered"):
+        wait_for_chief(tmp_path, 0.1, PLAN.model_copy(update={"trials": 5}))
+    run_worker(tmp_path, 1, PLAN)
     assert "the search has ended already" in capsys.readouterr().err
 
 
