@@ -218,6 +218,27 @@ def test_every_preset_can_be_searched_at_once(preset: str) -> None:
     plan.check_values()
 
 
+def test_the_budget_of_a_trial_is_epochs_or_seconds_and_not_the_presets_own() -> None:
+    options = {
+        "preset": "mlp_tiny",
+        "search": "x",
+        "objectives": {"val_loss": 1},
+        "data": "",
+        "data_hash": "",
+    }
+    space = {"training.learning_rate": {"log": [1e-4, 1e-2]}}
+    plan = Plan(space=space, epochs=7, trial_budget_s=40.0, **options)
+    chosen = {"training.learning_rate": 0.002}
+    assert plan.run(chosen).training.epochs == 7
+    assert plan.run(chosen, epochs=3).training.epochs == 3
+    assert plan.run(chosen).training.time_budget_s == 40.0
+    assert plan.preset_changes(chosen) == ("mlp_tiny", chosen)
+    searched = Plan(space={**space, "training.epochs": {"int": [2, 9]}}, epochs=7, **options)
+    both = {**chosen, "training.epochs": 5}
+    assert searched.run(both).training.epochs == 5
+    assert searched.preset_changes(both) == ("mlp_tiny", both), "searched epochs belong to the winner"
+
+
 def test_decode_is_the_inverse_of_label() -> None:
     values = ([1, 2], None, "text", 3, 0.5)
     mixed = Parameter("k", "choice", values)
