@@ -763,6 +763,8 @@ def tune(
         raise UserError(
             "--workers starts processes on this host, --member is one job of an array: choose one"
         )
+    if member is not None and overwrite:
+        raise UserError("--overwrite does not go with --member: remove the search folder before jobs start")
     _check_dataset(data)
     plan = make_plan(
         preset,

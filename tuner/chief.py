@@ -6,7 +6,7 @@ message, and a heartbeat, says that a worker lives. One that is silent for `LEAS
 is given to another, which goes on from its last checkpoint; a worker that cannot reach the chief ends itself
 well before, so that no trial runs twice. The search folder is shared by all, as the dataset is.
 
-Messages carry a token from the search folder, so that only its workers are heard; they are not encrypted.
+Messages carry a token from the search folder: whoever cannot read it is not heard. They are not encrypted.
 """
 
 from __future__ import annotations

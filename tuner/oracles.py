@@ -27,12 +27,12 @@ from keras_tuner.oracles import (
 
 from tfrecords_tools.files import read_json, write_json
 from tuner.plan import Plan
-from tuner.records import FAILED, read_record, remove_losers, write_record
-from tuner.space import declare
+from tuner.records import FAILED, epochs_done, read_record, remove_losers, write_record
+from tuner.space import declare, settings
 
 SCORE = "score"
 STARTS = 3
-"""How often a trial is begun; a process that dies each time is the trial's fault."""
+"""How often a trial is begun without getting on; a process that dies each time is the trial's fault."""
 FAILURES = 8
 """Failed trials in a row after which something other than the trials must be wrong."""
 
@@ -66,6 +66,7 @@ class SearchOracle(keras_tuner.Oracle):  # type: ignore[misc]
         self.max_trials = plan.trials
         self.verbose = 0
         self.starts: dict[str, int] = {}
+        self.reached: dict[str, int] = {}
         self.ended_because: str | None = None
         self._spent, self._since = 0.0, time.monotonic()
         self._set_project_dir(str(folder.parent), folder.name)
@@ -152,14 +153,22 @@ class SearchOracle(keras_tuner.Oracle):  # type: ignore[misc]
         return str(trial.trial_id)
 
     def _give_up_on_deadly_trials(self) -> None:
-        for name in [name for name in self._retry_queue if self.starts.get(name, 0) >= STARTS]:
-            reason = f"the process died {STARTS} times in this trial, perhaps out of memory"
-            self._retry_queue.remove(name)
-            trial = self.trials[name]
-            trial.status, trial.message = TrialStatus.FAILED, reason
-            write_record(self.folder, {"trial": name, "status": FAILED, "reason": reason, "settings": None})
-            self.end_order.append(name)
-            self._finished(name)
+        for name in list(self._retry_queue):
+            done = epochs_done(self.folder, name)
+            if done > self.reached.get(name, 0):  # a long trial may be interrupted often, if it gets on
+                self.reached[name], self.starts[name] = done, 0
+            if self.starts.get(name, 0) >= STARTS:
+                self._give_up(self.trials[name])
+
+    def _give_up(self, trial: Trial) -> None:
+        reason = f"the process died {STARTS} times in this trial, perhaps out of memory"
+        trial.status, trial.message = TrialStatus.FAILED, reason
+        chosen = settings(self.plan.parsed_space, trial.hyperparameters.values)
+        record = {"trial": trial.trial_id, "status": FAILED, "reason": reason, "settings": chosen}
+        write_record(self.folder, record)
+        self._retry_queue.remove(trial.trial_id)
+        self.end_order.append(trial.trial_id)
+        self._finished(trial.trial_id)
 
     # -- state -----------------------------------------------------------------------------------------------
 
@@ -186,6 +195,7 @@ class SearchOracle(keras_tuner.Oracle):  # type: ignore[misc]
         return super().get_state() | {
             "trials": {name: trial.get_state() for name, trial in self.trials.items()},
             "starts": self.starts,
+            "reached": self.reached,
             "spent_s": self.spent,
             "ended_because": self.ended_because,
         }
@@ -194,7 +204,7 @@ class SearchOracle(keras_tuner.Oracle):  # type: ignore[misc]
         """Go on from a state; trials that were under way are given out again."""
         self.trials = {name: Trial.from_state(content) for name, content in state["trials"].items()}
         super().set_state(state)
-        self.starts = dict(state["starts"])
+        self.starts, self.reached = dict(state["starts"]), dict(state["reached"])
         self._spent, self._since = state["spent_s"], time.monotonic()
         self._retry_queue += [trial.trial_id for trial in self.ongoing_trials.values()]
         self._retry_queue.sort(reverse=True)  # the oldest is taken first, from the end

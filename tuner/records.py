@@ -37,6 +37,12 @@ def read_record(folder: Path, trial: str) -> dict[str, Any] | None:
     return dict(read_json(path)) if path.is_file() else None
 
 
+def epochs_done(folder: Path, trial: str) -> int:
+    """Return the epochs of an interrupted trial that need not be made again."""
+    path = trial_folder(folder, trial) / "state.json"
+    return int(read_json(path)["epoch"]) if path.is_file() else 0
+
+
 def write_record(folder: Path, record: dict[str, Any]) -> None:
     """Write what came of a trial, in one step."""
     path = trial_folder(folder, record["trial"])

@@ -14,7 +14,7 @@ from tuner.tune import make_plan
 SEARCH = """
 objectives: {pos_95_mm: 1, parameters: 0.1}
 limits: {parameters: 180}
-epochs: 3
+epochs: 2
 space:
   model.hidden: {choice: [[8, 8], [4], [16]]}
   data.batch_size: {choice: [512, 1024]}

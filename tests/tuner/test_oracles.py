@@ -152,7 +152,16 @@ def test_a_trial_whose_process_always_dies_is_given_up(tmp_path: Path) -> None:
     record = read_record(tmp_path, "0")
     assert record is not None
     assert f"died {STARTS} times" in record["reason"]
+    assert record["settings"]["training.learning_rate"] == 1e-3
     assert oracle.trials["0"].status == "FAILED"
+
+
+def test_a_long_trial_may_be_interrupted_often_if_it_gets_on(tmp_path: Path) -> None:
+    plan = make_plan("random", trials=2)
+    for epoch in range(1, 3 * STARTS):
+        assert make_oracle(plan, tmp_path).create_trial("w").trial_id == "0"
+        trial_folder(tmp_path, "0").mkdir(parents=True, exist_ok=True)
+        write_json(trial_folder(tmp_path, "0") / "state.json", {"epoch": epoch})
 
 
 def test_what_a_dead_worker_left_goes_to_another_and_nobody_leaves_before(tmp_path: Path) -> None:

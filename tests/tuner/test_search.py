@@ -87,7 +87,7 @@ def test_the_winner_is_a_preset_that_trains_to_the_same(
     text = (folder / "best.yaml").read_text()
     assert "extends: mlp_tiny" in text
     assert not set(flatten(yaml.safe_load(text))) & set(BUDGET_KEYS)
-    run = load_run(str(folder / "best.yaml"), ["training.epochs=3"])
+    run = load_run(str(folder / "best.yaml"), ["training.epochs=2"])
     again = train(run, dataset, tmp_path / "again")
     kept = again.read("history.json")["val"][again.read("history.json")["best_epoch"] - 1]
     assert kept["pos_95_mm"] == winner["metrics"]["pos_95_mm"]
@@ -117,7 +117,7 @@ def test_a_finished_search_is_not_lost_by_accident(searched: Searched, plan: Pla
     folder, _ = searched
     with pytest.raises(UserError, match="--resume continues it, --overwrite starts it again"):
         tune(plan, folder)
-    with pytest.raises(UserError, match=r"another plan: epochs was 3, is 4$"):
+    with pytest.raises(UserError, match=r"another plan: epochs was 2, is 4$"):
         tune(plan.model_copy(update={"epochs": 4}), folder, resume=True)
 
 
