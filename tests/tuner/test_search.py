@@ -205,7 +205,7 @@ def test_a_search_killed_in_a_trial_ends_as_if_never_interrupted(
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(command(dataset, search_file, folder), stdout=log, stderr=log)
     try:
-        wait_until((folder / "trials" / last / "state.json").exists, process)
+        wait_until((folder / "trials" / last / "config.json").exists, process)
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
