@@ -3,6 +3,7 @@
 # In an array, `{index}` in the arguments becomes the index of the job; without it, `--shard INDEX` is added.
 # Example: mkdir -p logs; sbatch --array=0-63 scripts/cluster_job.sh generate extrapolation --n 50000000 --shards 64 --out data/tracks
 # Example: sbatch --cpus-per-task=2 --mem=4G scripts/cluster_job.sh train mlp_medium --data data/tracks --name first
+# Example: sbatch --array=0-4 --mem=4G scripts/cluster_job.sh tune mlp_medium --data data/tracks --member {index} --resume
 # Example: trackkeras generate --status data/tracks
 #SBATCH --job-name=trackkeras
 #SBATCH --output=logs/%x-%A_%a.out
@@ -12,7 +13,7 @@
 #SBATCH --time=04:00:00
 set -euo pipefail
 if [ "${1:-}" = --help ]; then
-    sed -n '2,6s/^# //p' "$0"
+    sed -n '2,7s/^# //p' "$0"
     exit
 fi
 

@@ -113,6 +113,15 @@ class Backend(StrEnum):
     SAVEDMODEL = "savedmodel"
 
 
+class Oracle(StrEnum):
+    """How a search proposes values."""
+
+    RANDOM = "random"
+    BAYESIAN = "bayesian"
+    HYPERBAND = "hyperband"
+    GRID = "grid"
+
+
 class Launcher(StrEnum):
     """Where the shards of a generation are made."""
 
@@ -828,6 +837,127 @@ def _check_dataset(data: Path) -> None:
     from tfrecords_tools.reader import Dataset
 
     Dataset(data)
+
+
+@app.command()
+def tune(
+    preset: Annotated[str, typer.Argument(help="Preset to start from, or path of a YAML file.")],
+    data: Annotated[Path, typer.Option(help="Dataset folder; all trials read it.")],
+    out: Annotated[Path | None, typer.Option(help="Search folder.  [default: searches/PRESET]")] = None,
+    search: Annotated[
+        str | None, typer.Option(help="Search of the domain, or a YAML file.  [default: the preset's kind]")
+    ] = None,
+    set_: SetOption = None,
+    objective: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME[=WEIGHT]", help="pos_95_mm, rows_per_s, parameters=0.1, ...; repeat."),
+    ] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Train no network beyond it: parameters, operations, latency_us, us_per_row, rows_per_s.",
+        ),
+    ] = None,
+    oracle: Annotated[Oracle | None, typer.Option(help="How values are proposed.")] = None,
+    seed: Annotated[int, typer.Option(min=1, help="Seed of the proposals.")] = 1,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Trials in all.  [default: 20; grid, hyperband: as they need]")
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Start no trial later than this, such as 90s, 30m or 2h.")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs of a trial: equal trials everywhere.")
+    ] = None,
+    trial_budget: Annotated[
+        str | None, typer.Option(help="Time of a trial, on top: what it reaches depends on the load.")
+    ] = None,
+    keep: Annotated[int, typer.Option(min=1, help="Models to keep on disk.")] = 1,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes on this host that run trials beside each other.")
+    ] = None,
+    member: Annotated[
+        int | None,
+        typer.Option(min=0, help="In an array of jobs: 0 proposes, the others run trials.", metavar="INDEX"),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted search.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start an existing search again.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Search better options than a preset's; the best ones become a preset file that `train` takes.
+
+    The first trial is the preset itself. With --epochs, one seed and one process give the same trials again;
+    --trial-budget does not. On a cluster: sbatch --array=0-4 --mem=4G scripts/cluster_job.sh tune mlp_medium
+    --data data/tracks --member {index} --resume
+
+    Example: trackkeras tune mlp_medium --data data/tracks --search sizes --trials 20 --budget 30m
+    """
+    from trackkeras.errors import UserError
+    from tuner.plan import parse_duration, parse_weights
+    from tuner.tune import make_plan
+    from tuner.tune import tune as run_tune
+
+    if workers is not None and member is not None:
+        raise UserError(
+            "--workers starts processes on this host, --member is one job of an array: choose one"
+        )
+    if member is not None and overwrite:
+        raise UserError("--overwrite does not go with --member: remove the search folder before jobs start")
+    _check_dataset(data)
+    plan = make_plan(
+        preset,
+        data,
+        search=search,
+        assignments=set_,
+        objectives=parse_weights(objective or [], "objective", 1.0),
+        limits=parse_weights(limit or [], "limit", None),
+        oracle=None if oracle is None else oracle.value,
+        trials=trials,
+        epochs=epochs,
+        seed=seed,
+        keep=keep,
+        budget_s=None if budget is None else parse_duration(budget),
+        trial_budget_s=None if trial_budget is None else parse_duration(trial_budget),
+    )
+    folder = out or Path("searches") / Path(preset).stem
+    load_tensorflow()
+    summary = run_tune(plan, folder, workers=workers, member=member, resume=resume, overwrite=overwrite)
+    if summary is None:  # a worker: the chief tells the outcome
+        return
+    if as_json:
+        _print_json(summary)
+    else:
+        _print_search(folder, summary)
+    if summary["winner"] is None:
+        raise typer.Exit(1)
+
+
+def _print_search(folder: Path, summary: dict[str, Any]) -> None:
+    names = list(dict.fromkeys([*summary["plan"]["objectives"], "parameters", "us_per_row"]))
+    ranked = sorted(summary["trials"], key=lambda row: row.get("score", math.inf))
+    _print_rows(
+        [
+            {
+                "trial": row["trial"],
+                **{name: row["metrics"][name] if "metrics" in row else "" for name in names},
+                "Pareto": "*" if row["trial"] in summary["pareto"]["trials"] else "",
+                "settings": row["reason"]
+                or ", ".join(f"{key}={value}" for key, value in row["settings"].items()),
+            }
+            for row in ranked
+        ]
+    )
+    counts = ", ".join(f"{count} {status}" for status, count in summary["counts"].items())
+    print(f"{counts} in {summary['seconds']:.0f} s ({summary['ended_because']})")
+    winner = summary["winner"]
+    if winner is None:
+        print("no trial finished: there is no preset", file=sys.stderr)
+    else:
+        changes = ", ".join(f"{key}={value}" for key, value in winner["changes"].items()) or "no change"
+        print(f"winner: trial {winner['trial']}, {winner['extends']} with {changes}")
+        print(f"preset: {folder / 'best.yaml'}")
+    print(f"report: {folder / 'report.html'}")
 
 
 @app.command()

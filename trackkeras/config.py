@@ -138,15 +138,15 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
             if not isinstance(node, dict):
                 raise UserError(f"--set {item!r}: {part!r} already has a value")
         try:
-            node[parts[-1]] = _yaml_value(text)
+            node[parts[-1]] = as_number(yaml.safe_load(text))
         except yaml.YAMLError:
             raise UserError(f"--set {item!r}: the value is not valid YAML") from None
     return tree
 
 
-def _yaml_value(text: str) -> Any:
-    value = yaml.safe_load(text)
-    if isinstance(value, str):  # YAML 1.1 reads 1e-3 as text; a physicist means a number
+def as_number(value: Any) -> Any:
+    """Return a number for a text that is one: YAML 1.1 reads 1e-3 as text, a physicist means a number."""
+    if isinstance(value, str):
         try:
             return float(value)
         except ValueError:
@@ -170,6 +170,18 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         name = f"{prefix}{key}"
         flat |= flatten(value, f"{name}.") if isinstance(value, Mapping) and value else {name: value}
     return flat
+
+
+def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested mappings for dotted keys, the inverse of `flatten`."""
+    tree: dict[str, Any] = {}
+    for key, value in flat.items():
+        node = tree
+        *parents, last = key.split(".")
+        for part in parents:
+            node = node.setdefault(part, {})
+        node[last] = value
+    return tree
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:

@@ -6,6 +6,7 @@ test rows would be too good to be true of new data, and could no longer judge th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,12 +83,18 @@ def best_run(folder: Path, metric: str) -> Choice:
     return Choice(folder / next(iter(ordered)), metric, ordered, skipped)
 
 
+def kept_record(history: Mapping[str, Any]) -> dict[str, Any]:
+    """Return loss and metrics of the validation rows at the epoch whose weights were kept."""
+    (record,) = [entry for entry in history["val"] if entry["epoch"] == history["best_epoch"]]
+    return dict(record)
+
+
 def _value(files: RunFiles, metric: str) -> float:
     """Return a metric at the epoch whose weights were kept."""
     history = files.history
     if history is None:
         raise UserError(f"{files.path} has no history.json; train it again")
-    (record,) = [entry for entry in history["val"] if entry["epoch"] == history["best_epoch"]]
+    record = kept_record(history)
     known = [name for name in files.metrics["metric_definitions"] if name in record]
     if metric not in known:
         raise UserError(f"{files.path} has no metric {metric!r}; there are: {', '.join(known)}")

@@ -1,1 +1,6 @@
-"""KerasTuner searches over presets. The package is installed with the others and still empty."""
+"""KerasTuner searches over presets: the space is YAML, each trial is a run of the one trainer.
+
+`space` and `plan` describe a search and import nothing heavy; `oracles` propose, `hypermodel` builds and
+fits, `search` runs trials in one process, `chief` and `worker` in several; `outcome`, `importance`, `figures`
+and `report` tell what came out.
+"""

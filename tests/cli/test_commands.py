@@ -80,6 +80,9 @@ BAD_INPUT = {
         "jit_compile works on one device only"
     ),
     "train mlp_tiny --data x --name y --mlflow": "no such folder: x",
+    "tune mlp_medum --data x": "no such folder: x",
+    "tune mlp_tiny --data x --workers 2 --member 1": "choose one",
+    "tune mlp_tiny --data x --member 1 --overwrite": "remove the search folder before jobs start",
     "evaluate nowhere": "nowhere is not a run folder",
     "report nowhere": "nowhere",
     "compare nowhere": "nowhere",

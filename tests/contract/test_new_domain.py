@@ -40,6 +40,11 @@ def test_the_whole_road_knows_a_new_folder(
     result = json.loads(run("evaluate", runs / "first", "--json"))
     assert set(result["samples"][0]["estimators"]) == {"network", "start"}
     assert "at rest" in (runs / "first" / "report.html").read_text()
+    quick = ("--trials", 1, "--epochs", 1, "--set", "data.batch_size=128", "--objective", "mean_mm")
+    found = json.loads(
+        run("tune", "oscillator_tiny", "--data", data, "--out", tmp_path / "s", *quick, "--json")
+    )
+    assert found["winner"]["metrics"]["mean_mm"] > 0
     run("export", runs / "first", "--out", bundles)
     bundle = json.loads((bundles / "oscillator_tiny-first" / "1" / "bundle.json").read_text())
     assert set(bundle["signatures"]["serving_default"]["outputs"]) == {"position"}

@@ -158,7 +158,7 @@ def test_training_lowers_both_losses(dataset: Path, tmp_path: Path, weights: tup
         "model.hidden=[16, 16]",
         "model.n_collocation=4",
         "data.batch_size=256",
-        "training.epochs=4",
+        "training.epochs=12",
         "training.jit_compile=false",
         "training.warmup_epochs=0",
     )
