@@ -1,4 +1,4 @@
-"""Sections of a comparison beside the table: convergence, parts of the loss, maps and curves."""
+"""Figures of reports and comparisons: convergence, parts of the loss, maps and curves."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from trackkeras import plots, study_plots
 from trackkeras.convergence import SHARE, Convergence
-from trackkeras.pages import slug
+from trackkeras.pages import saved_figure, slug
 from trackkeras.run_files import RunFiles
 
 
@@ -76,6 +76,31 @@ def chart_section(
             figure = study_plots.error_map(chart, run.metrics["run"], name, label, limits)
             maps.append(_inline(figure, f"map_{run.metrics['run']}_{key}", f"{label} against {axes}"))
     return {"maps": maps, "curves": _curves(runs, best)}
+
+
+def map_figures(
+    run: RunFiles, sample: Mapping[str, Any], definitions: Mapping[str, Mapping[str, Any]]
+) -> list[Markup]:
+    """Save and return the error maps of a run's network on one sample."""
+    figures = []
+    for chart in sample.get("maps", []):
+        label = plots.metric_label(chart["metric"], definitions.get(chart["metric"], {}))
+        key = "_".join(axis["name"] for axis in chart["axes"])
+        figure = study_plots.error_map(
+            chart, sample["name"], "network", label, study_plots.map_limits([chart])
+        )
+        figures.append(saved_figure(run, figure, f"{sample['name']}_map_{key}", f"{label}: map in {key}"))
+    return figures
+
+
+def curve_figures(run: RunFiles) -> list[Markup]:
+    """Save and return what else a run has to show of its network."""
+    return [
+        saved_figure(
+            run, study_plots.curve(curve["lines"], curve, curve["title"]), curve["name"], curve["title"]
+        )
+        for curve in run.metrics.get("curves", [])
+    ]
 
 
 def _best_of_each_kind(runs: Sequence[RunFiles], metric: str) -> list[RunFiles]:

@@ -86,21 +86,26 @@ class Convergence:
     @property
     def physics(self) -> bool:
         """Whether the loss that was trained holds a physics loss."""
-        if "physics_loss" not in self.train:
-            return False
+        if "physics_loss" not in self.train or "data_loss" not in self.train:
+            return "physics_loss" in self.train
         # What is a multiple of the data loss, whatever the weight, holds nothing else.
         share = self.train["loss"] / np.maximum(self.train["data_loss"], 1e-30)
         return not np.allclose(share, 1.0 if len(share) == 1 else share[0], rtol=1e-4)
 
 
 def convergences(runs: Sequence[RunFiles], metric: str) -> list[Convergence]:
-    """Return the trainings of the runs that have a history with at least one epoch.
+    """Return the trainings of the runs whose history holds losses of training and validation.
 
     Args:
         runs: Evaluated runs.
         metric: The headline metric.
     """
-    return [_convergence(run, metric) for run in runs if (run.history or {}).get("val")]
+    return [_convergence(run, metric) for run in runs if _has_losses(run.history or {})]
+
+
+def _has_losses(history: Mapping[str, Any]) -> bool:
+    train, val = history.get("train") or [], history.get("val") or []
+    return bool(val) and len(train) == len(val) and all("loss" in row for row in (*train, *val))
 
 
 def _convergence(run: RunFiles, metric: str) -> Convergence:

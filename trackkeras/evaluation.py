@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from tfrecords_tools.files import new_file
 from tfrecords_tools.reader import Dataset
 from trackkeras.config import Run
-from trackkeras.domain import Axis, Baseline, Curve, Metric, Rows, Sample, Task, open_dataset, task_of
+from trackkeras.domain import Axis, Baseline, Metric, Rows, Sample, Task, open_dataset, task_of
+from trackkeras.error_maps import cell_values, empty_map, plain_curve
 from trackkeras.errors import UserError
 from trackkeras.runs import RunFolder, open_run
 
@@ -116,9 +117,10 @@ def evaluate_sample(
         "estimators": {name: description for name, (description, _) in estimators.items()},
         "metrics": {},
         "bands": [_empty_band(axis, sample.rows) for axis in axes],
-        "maps": [_empty_map(pair, sample.rows) for pair in task.maps()],
     }
     mapped = next((metric for metric in metrics if metric.target is not None), metrics[0])
+    pairs = [(pair, tuple(band_index(axis, sample.rows) for axis in pair)) for pair in task.maps()]
+    result["maps"] = [empty_map(pair, bands, mapped.name) for pair, bands in pairs]
     residuals = {}
     for name, (_, function) in estimators.items():
         pred = function(sample.rows)
@@ -133,9 +135,10 @@ def evaluate_sample(
             band["metrics"][name] = _in_bands(
                 metrics, errors, band_index(axis, sample.rows), len(band["rows"])
             )
-        for pair, chart in zip(task.maps(), result["maps"], strict=True):
-            chart["metric"] = mapped.name
-            chart["values"][name] = _in_cells(mapped, errors[mapped.quantity], pair, sample.rows)
+        for (pair, bands), chart in zip(pairs, result["maps"], strict=True):
+            chart["values"][name] = cell_values(
+                pair, bands, errors[mapped.quantity], STATISTICS[mapped.statistic], FEWEST_ROWS_IN_BAND
+            )
         for key, values in task.residuals(sample.rows, pred).items():
             residuals[f"{sample.name}/{name}/{key}"] = values[:RESIDUAL_ROWS].astype("float32")
     result["targets"] = {
@@ -187,34 +190,6 @@ def _empty_band(axis: Axis, rows: Rows) -> dict[str, Any]:
         "rows": counts,
         "metrics": {},
     }
-
-
-def _empty_map(pair: tuple[Axis, Axis], rows: Rows) -> dict[str, Any]:
-    x, y = (band_index(axis, rows) for axis in pair)
-    columns, lines = (range(len(axis.edges) - 1) for axis in pair)
-    return {
-        "axes": [
-            {"name": axis.name, "label": axis.label, "log": axis.log, "edges": list(axis.edges)}
-            for axis in pair
-        ],
-        "rows": [[int(((x == column) & (y == line)).sum()) for column in columns] for line in lines],
-        "values": {},
-    }
-
-
-def _in_cells(
-    metric: Metric, errors: NDArray[Any], pair: tuple[Axis, Axis], rows: Rows
-) -> list[list[float | None]]:
-    """Return a metric in every cell of a map, a list of lines; None where there are too few rows."""
-    x, y = (band_index(axis, rows) for axis in pair)
-    columns, lines = (range(len(axis.edges) - 1) for axis in pair)
-
-    def value(column: int, line: int) -> float | None:
-        inside = errors[(x == column) & (y == line)]
-        enough = len(inside) >= FEWEST_ROWS_IN_BAND
-        return float(STATISTICS[metric.statistic](inside)) if enough else None
-
-    return [[value(column, line) for column in columns] for line in lines]
 
 
 def _in_bands(
@@ -311,7 +286,7 @@ def evaluate(
             for metric in task.metrics()
         },
         "residual_labels": task.residual_labels(),
-        "curves": [_plain_curve(curve) for curve in task.curves(path, sample.rows, config)],
+        "curves": [plain_curve(curve) for curve in task.curves(path, sample.rows, config)],
         "samples": samples,
     }
     with new_file(folder.path / "residuals.npz") as stream:
@@ -319,20 +294,6 @@ def evaluate(
     folder.write("metrics.json", result)
     _record_test_result(folder, samples[0])
     return result
-
-
-def _plain_curve(curve: Curve) -> dict[str, Any]:
-    """Return a curve as JSON has it, with None for what is not a number."""
-
-    def numbers(values: NDArray[Any]) -> list[float | None]:
-        return [float(value) if np.isfinite(value) else None for value in values]
-
-    lines = [
-        {"label": line.label, "kind": line.kind, "x": numbers(line.x), "y": numbers(line.y)}
-        for line in curve.lines
-    ]
-    keys = ("name", "title", "x_label", "y_label", "log")
-    return {key: getattr(curve, key) for key in keys} | {"lines": lines}
 
 
 def dataset_sample(source: Dataset, split: str, limit: int | None = None) -> Sample:

@@ -288,17 +288,27 @@ AMOUNTS = {"parameters": "trainable parameters", "cost": "operations per row"}
 """What a run may be compared against, with the axis label."""
 
 
+KIND_COLOURS = (NETWORK_COLOURS[0], BASELINE_COLOURS[2], BASELINE_COLOURS[1], NETWORK_COLOURS[1])
+KIND_MARKERS = ("o", "s", "^", "D", "v", "p")
+MOST_NAMED = 6
+"""Runs that a figure names one by one; the names of more would cover each other."""
+
+
+def _kind(row: Mapping[str, Any]) -> str:
+    return str((row.get("model") or {}).get("kind", "network"))
+
+
 def comparison(
     table: Sequence[Mapping[str, Any]], metric: str, definition: Mapping[str, Any], amount: str = "parameters"
 ) -> Figure:
-    """Draw a metric of several runs against what they cost.
+    """Draw a metric of several runs against what they cost, each kind of network in a colour of its own.
 
     Args:
         table: Rows of one sample as from `trackkeras.report.comparison_table`.
         metric: Name of the metric.
         definition: `unit` and `target` of the metric.
         amount: A key of `AMOUNTS`. A baseline without that amount becomes a horizontal line, a run without
-            it is left out.
+            it is left out. Runs carry their names while they are few.
 
     Returns:
         A figure of one panel with logarithmic axes where the values are positive.
@@ -307,8 +317,9 @@ def comparison(
     networks = [row for row in rows if row["kind"] == "network" and row.get(amount)]
     baselines = sorted((row for row in rows if row["kind"] != "network"), key=lambda row: row["cost"] or 0)
     amounts = [row[amount] for row in rows if row.get(amount)]
-    # Runs share one look and carry their names; a baseline looks as in the report of a run.
-    looks = appearance({"network": {"kind": "network"}, **{str(i): row for i, row in enumerate(baselines)}})
+    # Runs of a kind share one look; a baseline looks as in the report of a run.
+    looks = appearance({str(i): row for i, row in enumerate(baselines)})
+    kinds = list(dict.fromkeys(_kind(row) for row in networks))
     legend = _legend_labels({str(i): row for i, row in enumerate(baselines)})
     with style():
         figure = Figure(figsize=(6.4, 4.2), layout="constrained")
@@ -322,9 +333,18 @@ def comparison(
                 _point(axes, row[amount], row["metrics"][metric], look, label)
             else:
                 value = row["metrics"][metric]["value"]
-                axes.axhline(value, linestyle="--", linewidth=1.4, color=look["color"], label=label)
-        for row in networks:
-            _point(axes, row[amount], row["metrics"][metric], looks["network"], None)
+                dash = "--" if index < len(BASELINE_COLOURS) else ":"
+                axes.axhline(value, linestyle=dash, linewidth=1.4, color=look["color"], label=label)
+        named = set()
+        for row in sorted(networks, key=lambda row: row[amount]):
+            kind = _kind(row)
+            look = {"color": KIND_COLOURS[kinds.index(kind) % len(KIND_COLOURS)], "zorder": 4}
+            look["marker"] = KIND_MARKERS[kinds.index(kind) % len(KIND_MARKERS)]
+            text = _plain(kind) if len(kinds) > 1 and kind not in named else None
+            _point(axes, row[amount], row["metrics"][metric], look, text)
+            named.add(kind)
+            if len(networks) > MOST_NAMED:
+                continue
             axes.annotate(
                 _plain(row["run"]),
                 (row[amount], row["metrics"][metric]["value"]),

@@ -118,14 +118,13 @@ def _how_fast(progress: Sequence[Convergence]) -> Answer:
     text = []
     for kind, group in itertools.groupby(sorted(progress, key=lambda run: run.kind), lambda run: run.kind):
         epochs = [run.converged for run in group]
-        text.append(
-            f"{kind}: median {statistics.median(epochs):g} of {len(epochs)} {_plural('run', len(epochs))}."
-        )
+        count = f"{len(epochs)} {_plural('run', len(epochs))}"
+        text.append(f"{kind}: {statistics.median(epochs):g} epochs, the median over {count}.")
     improving = sum(run.improving for run in progress)
     if improving:
         text.append(
-            f"{improving} of {len(progress)} runs had their best epoch last: what they would have reached is "
-            "not known, and a longer training would move the mark."
+            f"{improving} of {len(progress)} runs had their best epoch last, as is common where the learning "
+            "rate decays to nothing: a longer schedule may reach further, and would move the mark."
         )
     columns = ("run", "kind", "epochs", f"to {SHARE:.0%}", "share of all", "best epoch", "seconds per epoch")
     rows = tuple(

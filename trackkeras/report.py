@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pydantic_core import to_jsonable_python
 
 from trackkeras import plots
+from trackkeras.comparison_figures import curve_figures, map_figures
 from trackkeras.config import DataOptions, Options, TrainingOptions, flatten
 from trackkeras.domain import find_task
 from trackkeras.errors import UserError
@@ -49,6 +50,7 @@ def write_report(run_dir: Path) -> Path:
         verdict=_verdict(samples),
         configuration=_configuration(run.config),
         training=_training(run),
+        curves=curve_figures(run),
         environment=flatten(run.environment or {}),
         dataset=flatten({**run.metrics["dataset"], **(run.dataset or {})}),
         commands=_commands(run),
@@ -90,6 +92,7 @@ def _sample_section(
         "worse": _worse(sample),
         "residuals": _residual_figure(run, sample),
         "axes": [_axis_section(run, sample, band, definitions) for band in sample.get("bands", [])],
+        "maps": map_figures(run, sample, definitions),
     }
 
 

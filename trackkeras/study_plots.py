@@ -16,16 +16,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from trackkeras.convergence import Convergence
-from trackkeras.plots import BASELINE_COLOURS, INK, NETWORK_COLOURS, PAPER, style
+from trackkeras.plots import BASELINE_COLOURS, INK, KIND_COLOURS, PAPER, style
 
-COLOURS = (
-    NETWORK_COLOURS[0],
-    BASELINE_COLOURS[2],
-    BASELINE_COLOURS[1],
-    NETWORK_COLOURS[1],
-    *BASELINE_COLOURS[3:],
-)
-MARKERS = ("o", "s", "^", "D", "v", "p")
 DASHES = ("-", (0, (5, 1.5)), (0, (2, 1)), (0, (5, 1, 1, 1)), (0, (1, 1)))
 LONGEST_MARKED = 25
 """Epochs up to which each one gets a point."""
@@ -82,7 +74,7 @@ def loss_parts(run: Convergence) -> Figure:
             epochs = np.arange(1, len(values) + 1)
             look: dict[str, Any]
             if name in whole:
-                look = {"color": COLOURS[whole.index(name) % len(COLOURS)], "linewidth": 1.8}
+                look = {"color": KIND_COLOURS[whole.index(name) % len(KIND_COLOURS)], "linewidth": 1.8}
             else:
                 look = {
                     "color": INK,
@@ -143,7 +135,9 @@ def map_limits(charts: Iterable[Mapping[str, Any]]) -> tuple[float, float]:
 
 
 def curve(lines: Sequence[Mapping[str, Any]], like: Mapping[str, Any], title: str) -> Figure:
-    """Draw lines of one or several runs: networks solid, baselines dashed, references as points.
+    """Draw lines of one or several runs: networks, baselines in grey, and references as points.
+
+    A reference has the colour of the network's line before it.
 
     Args:
         lines: Entries of `lines` of a curve in `metrics.json`.
@@ -154,17 +148,21 @@ def curve(lines: Sequence[Mapping[str, Any]], like: Mapping[str, Any], title: st
         figure = Figure(figsize=(6.8, 4.4), layout="constrained")
         axes = figure.subplots()
         networks = [line for line in lines if line["kind"] == "network"]
-        drawn = 0
+        looks, drawn = _looks(len(networks)), 0
+        colour: Any = INK
         for line in lines:
             x, y = _numbers(line["x"]), _numbers(line["y"])
             if line["kind"] == "network":
-                colour, dash = _looks(len(networks))[drawn]
+                colour, dash = looks[drawn]
                 drawn += 1
                 axes.plot(x, y, color=colour, linestyle=dash, linewidth=1.7, label=line["label"])
             elif line["kind"] == "baseline":
                 axes.plot(x, y, color=BASELINE_COLOURS[0], linestyle="--", linewidth=1.4, label=line["label"])
             else:
-                axes.plot(x, y, linestyle="none", marker="o", markersize=4, color=INK, markerfacecolor=PAPER)
+                # of the network's line before it
+                axes.plot(
+                    x, y, linestyle="none", marker="o", markersize=4, color=colour, markerfacecolor=PAPER
+                )
         if like["log"]:
             axes.set_yscale("log")
         axes.grid(axis="y")

@@ -63,6 +63,18 @@ def test_help_imports_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
 
 
+def test_experiments_are_listed_with_the_numbers_of_their_tasks(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "study", "extrapolation", "--only", "loss_weights", "--list", "--json")
+    assert code == 0
+    entries = json.loads(out)
+    assert [entry["index"] for entry in entries] == list(range(5))
+    assert entries[4]["set"]["model.lambda_data"] == 0.1
+    code, out, _ = run(capsys, "study", "extrapolation", "--only", "loss_weights", "--list")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == ["0", "1", "2", "3", "4"]
+    assert "pinn_medium model.lambda_data=0.1 model.lambda_pde=1" in out.splitlines()[4]
+
+
 BAD_INPUT = {
     "generate calorimeter --out x": "no domain named 'calorimeter'; there are: dimuon, extrapolation",
     "generate extrapolation --out x --p-min 0": "p_min: ",
@@ -71,6 +83,11 @@ BAD_INPUT = {
     "generate extrapolation --out x --z-end 20000": "is known for z from -500 to 14000",
     "generate extrapolation --out x --set field=solenoid": "solenoid",
     "generate extrapolation --out x --n 5 --shards 2": "cannot be divided",
+    "study nothing --data x": "no study named 'nothing'; there are: extrapolation",
+    "study extrapolation --only bse --data x": "did you mean 'base'?",
+    "study extrapolation --only base --index 12 --data x": "--index must be from 0 to 11, received 12",
+    "study extrapolation --only base": "name the dataset folder with --data",
+    "study extrapolation --data x": "no such folder: x",
     "train mlp_medum --data x --name y": "did you mean 'mlp_medium'?",
     "train none.yaml --data x --name y": "no such file: none.yaml",
     "train mlp_tiny --data x --name y": "no such folder: x",

@@ -123,3 +123,26 @@ def test_digest_sees_every_value() -> None:
     assert rows_digest(rows) == rows_digest(other)
     other["dz"][7] = np.nextafter(other["dz"][7], np.inf)
     assert rows_digest(rows) != rows_digest(other)
+
+
+def test_maps_hold_the_metric_of_each_cell() -> None:
+    """The cells of momentum and distance, against a selection of the rows."""
+    result, _ = evaluate(straight_line, n=2000)
+    rows = tracks(2000)
+    error = straight_line(rows)["final_state"] - rows["final_state"]
+    pos, momentum, distance = np.hypot(error[:, 0], error[:, 1]), 1e-3 / rows["state"][:, 4], rows["dz"][:, 0]
+    chart = result["maps"][1]
+    assert [axis["name"] for axis in chart["axes"]] == ["p", "abs_dz"]
+    assert chart["metric"] == "pos_mean_mm"
+    momenta, distances = (axis["edges"] for axis in chart["axes"])
+    inside = (momenta[4] <= momentum) & (momentum < momenta[5])
+    inside &= (distances[1] <= distance) & (distance < distances[2])
+    assert chart["rows"][1][4] == inside.sum() > 20
+    assert chart["values"]["network"][1][4] == pytest.approx(pos[inside].mean())
+    sparse = [
+        value is None
+        for line, counts in zip(chart["values"]["network"], chart["rows"], strict=True)
+        for value, count in zip(line, counts, strict=True)
+        if count < 20
+    ]
+    assert all(sparse)

@@ -322,11 +322,19 @@ def test_slopes_of_the_field_make_one_runge_kutta_step(rows: Rows) -> None:
 # -- training --------------------------------------------------------------------------------------------
 
 
+WEIGHTED = (
+    "model.lambda_data=0.5",
+    "model.lambda_pde=2",
+    "model.lambda_ic=3",
+    "training.epochs=2",
+    "training.ema=0.9",
+)
+
+
 @pytest.fixture(scope="module")
 def runs(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunFolder]:
     folder = tmp_path_factory.mktemp("runs")
-    weights = ("model.lambda_data=0.5", "model.lambda_pde=2", "model.lambda_ic=3", "training.epochs=1")
-    return {name: train(run_of(name, *weights), dataset, folder / name) for name in NETWORKS}
+    return {name: train(run_of(name, *WEIGHTED), dataset, folder / name) for name in NETWORKS}
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -379,10 +387,9 @@ class Killed(Exception):
 
 
 def test_a_killed_run_ends_as_if_never_interrupted(
-    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    runs: dict[str, RunFolder], dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = run_of("exact", "training.epochs=2", "training.ema=0.9")
-    whole = train(run, dataset, tmp_path / "whole")
+    run, whole = run_of("exact", *WEIGHTED), runs["exact"]
     before = EpochRecorder.on_epoch_end
 
     def die(self: EpochRecorder, number: int, logs: Any = None) -> None:

@@ -55,7 +55,7 @@ def test_page_holds_every_run_and_figure(runs, tmp_path, parse_page):
     for name, run in runs.items():
         cells = page.row(name)
         assert f"{run.metrics['parameters']:,}" in cells[1]["text"]
-    assert page.tags.count("svg") == 2  # against parameters and against operations
+    assert page.tags.count("svg") == 4  # against parameters and operations, convergence, overfitting
     assert not {"script", "link", "img"} & set(page.tags)
     assert sum("best" in cell["class"] for row in page.cells for cell in row) == 4  # one per metric
 
@@ -73,14 +73,16 @@ def change_cuts(run):
 
 
 @pytest.mark.parametrize("change", [change_rows, change_dataset, change_cuts])
-def test_other_rows_are_refused(runs, tmp_path, change):
+def test_other_rows_are_never_put_beside_each_other(change, runs, tmp_path, parse_page):
     change(runs["middle"])
     folders = write(runs)
-    with pytest.raises(UserError, match="other rows in middle than in large"):
-        comparison_table(folders)
-    with pytest.raises(UserError, match="no sample with the same rows"):
-        write_comparison(folders, tmp_path / "comparison.html")
-    assert not (tmp_path / "comparison.html").exists()
+    assert {row["run"] for row in comparison_table(folders)} == {"large", "small", None}
+    text = parse_page(write_comparison(folders, tmp_path / "comparison.html")).text
+    assert "Not compared: test of middle : other rows than in large, small" in text
+    change(runs["middle"])
+    runs["small"].metrics["domain"] = "toy"
+    with pytest.raises(UserError, match=r"share no sample with the same rows \(test of large: other rows"):
+        comparison_table([folders[0], folders[2]])
 
 
 def test_a_digest_of_the_rows_decides_where_it_is_given(runs):
@@ -89,17 +91,54 @@ def test_a_digest_of_the_rows_decides_where_it_is_given(runs):
     change_dataset(runs["middle"])
     assert len(comparison_table(write(runs))) == 6
     runs["small"].sample["rows_digest"] = "other"
-    with pytest.raises(UserError, match="other rows in small"):
-        comparison_table(write(runs))
+    assert {row["run"] for row in comparison_table(write(runs))} == {"large", "middle", None}
 
 
-def test_samples_of_some_runs_only_are_left_out_and_named(runs, tmp_path, parse_page):
-    extra = copy.deepcopy(runs["small"].sample) | {"name": "real_field"}
-    runs["small"].metrics["samples"].append(extra)
+def test_rows_are_the_same_under_another_name(runs, tmp_path, parse_page):
+    """One run is tested on the rows of another, which calls them its own."""
+    for name, run in runs.items():
+        run.sample["rows_digest"] = name
+    borrowed = copy.deepcopy(runs["small"].sample) | {"name": "low_p"}
+    runs["large"].metrics["samples"].append(borrowed)
+    table = comparison_table(write(runs))
+    assert {row["sample"] for row in table} == {"low_p = test"}
+    assert sorted(row["run"] for row in table if row["run"]) == ["large", "small"]
+    text = parse_page(write_comparison(write(runs), tmp_path / "comparison.html")).text
+    assert "test of middle : other rows than in large, small" in text
+
+
+def test_two_samples_of_one_name_are_told_apart(runs, make_run, tmp_path):
+    other = make_run("other", tmp_path).shrink()
+    runs["other"] = other
+    for name, run in runs.items():
+        run.sample["rows_digest"] = "a" if name in ("large", "small") else "b"
+    table = comparison_table(write(runs))
+    assert [row["sample"] for row in table] == ["test (1)"] * 5 + ["test (2)"] * 5
+
+
+def test_samples_of_some_runs_are_compared_among_them(runs, tmp_path, parse_page):
+    extra = copy.deepcopy(runs["small"].sample) | {"name": "real_field", "description": "other rows"}
+    for name in ("small", "middle"):
+        runs[name].metrics["samples"].append(extra)
+    runs["large"].metrics["samples"].append(extra | {"name": "alone", "description": "nobody else's"})
     folders = write(runs)
-    assert {row["sample"] for row in comparison_table(folders)} == {"test"}
+    table = comparison_table(folders)
+    assert {row["run"] for row in table if row["sample"] == "real_field"} == {"small", "middle", None}
+    assert table[0]["sample"] == "test", "most runs come first"
     text = parse_page(write_comparison(folders, tmp_path / "comparison.html")).text
-    assert "Not compared: real_field : not evaluated by large, middle" in text
+    assert "Not compared: alone of large : evaluated by no other run" in text
+
+
+def test_a_folder_of_runs_is_compared_whole(runs, tmp_path, parse_page, make_run):
+    folders = write(runs)
+    make_run("unfinished", tmp_path).shrink().write(without=("metrics",))
+    assert comparison_table([tmp_path]) == comparison_table(folders)
+    assert comparison_table([tmp_path / "large", tmp_path / "small"]) != comparison_table(folders)
+    text = parse_page(write_comparison([tmp_path], tmp_path / "all.html")).text
+    assert "unfinished : not evaluated; run `trackkeras evaluate" in text
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="empty is not a run folder"):
+        comparison_table([tmp_path / "empty"])
 
 
 def test_wrong_requests_are_refused(runs, tmp_path):
@@ -121,4 +160,4 @@ def test_a_run_without_cost_or_baselines_can_be_compared(runs, tmp_path, parse_p
     for run in runs.values():
         run.sample["estimators"] = {"network": {"label": "net", "kind": "network"}}
     page = parse_page(write_comparison(write(runs), tmp_path / "comparison.html"))
-    assert page.tags.count("svg") == 1  # no operations to draw against
+    assert page.tags.count("svg") == 3  # no operations to draw against

@@ -22,8 +22,10 @@ TRACKS = 2000
 """Tracks whose errors are counted; the median of fewer would depend on the choice."""
 EXAMPLES = (1.5, 5.0, 20.0)
 """Momenta [GeV] of the tracks that are shown one by one."""
-SMALLEST_BEND = 1.0
-"""Bend [mm] at the end that an example must have, so that its shape is more than rounding."""
+WINDOW = 1.25
+"""Largest ratio between an example's momentum and the wanted one."""
+STRENGTH = 0.8
+"""Quantile of bend times momentum of the example: a track across the magnet, but none of the extremes."""
 
 
 def path_curves(model: keras.Model, rows: Rows, field: Mapping[str, Any]) -> tuple[Curve, ...]:
@@ -74,13 +76,15 @@ def _errors(network: NDArray[np.float64], line: NDArray[np.float64]) -> Curve:
 
 def _bends(rows: Rows, network: NDArray[np.float64], truth: NDArray[np.float64]) -> Curve:
     momentum = 1.0 / (np.maximum(np.abs(rows["state"][:, 4].astype(float)), 1e-12) * GEV)
-    bent = np.abs(truth[:, -1]) > SMALLEST_BEND
+    strength = np.abs(truth[:, -1]) * momentum
     lines: list[Line] = []
     for wanted in EXAMPLES:
-        if not bent.any():
-            break
-        track = int(np.argmin(np.where(bent, np.abs(np.log(momentum / wanted)), np.inf)))
-        bent[track] = False
+        near = np.abs(np.log(momentum / wanted)) < np.log(WINDOW)
+        if not (near & (strength > 0)).any():
+            continue
+        typical = np.quantile(strength[near], STRENGTH)
+        distance = np.where(near & (strength > 0), np.abs(strength - typical), np.inf)
+        track = int(np.argmin(distance))
         whole = truth[track, -1]
         z0, dz = (float(rows[name][track, 0]) for name in ("z0", "dz"))
         label = f"{momentum[track]:.3g} GeV, z {z0:.0f} to {z0 + dz:.0f} mm, bend {abs(whole):.3g} mm"
