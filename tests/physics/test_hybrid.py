@@ -67,10 +67,10 @@ def test_untrained_it_is_the_compiled_integration_in_the_base_field(rows: Rows, 
     points = np.random.default_rng(1).uniform([-3e3, -2e3, 0], [3e3, 2e3, 12e3], (500, 3))
     base = base_field(options)
     np.testing.assert_allclose(field(model, points), base.field(*points.T), atol=1e-12)
+    # The other charge in the other field takes the path of the sample, where the field is known.
+    rows = {**rows, "state": rows["state"] * np.float32([1, 1, 1, 1, polarity])}
     expected = fixed_steps(base, options.steps)(rows)["final_state"]
-    kept = (np.abs(expected[:, :4]) < [5e3, 5e3, 1.5, 1.5]).all(axis=1)
-    assert kept.mean() > 0.9
-    difference = np.abs(final_state(model, rows) - expected)[kept]
+    difference = np.abs(final_state(model, rows) - expected)
     assert difference[:, :2].max() < 1e-3, "mm; the output is float32"
     assert difference[:, 2:4].max() < 2e-7
 
