@@ -86,9 +86,8 @@ def map_figures(
     for chart in sample.get("maps", []):
         label = plots.metric_label(chart["metric"], definitions.get(chart["metric"], {}))
         key = "_".join(axis["name"] for axis in chart["axes"])
-        figure = study_plots.error_map(
-            chart, sample["name"], "network", label, study_plots.map_limits([chart])
-        )
+        own = {"values": {"network": chart["values"]["network"]}}
+        figure = study_plots.error_map(chart, sample["name"], "network", label, study_plots.map_limits([own]))
         figures.append(saved_figure(run, figure, f"{sample['name']}_map_{key}", f"{label}: map in {key}"))
     return figures
 

@@ -127,6 +127,8 @@ def loss_curves(history: Mapping[str, Any], title: str = "") -> Figure:
     curves = [("training", *_column(train, "loss"), {"color": INK, "linewidth": 1.4})]
     curves.append(("validation", *_column(val, "loss"), {"color": NETWORK_COLOURS[0], "linewidth": 2.0}))
     for index, key in enumerate(parts):
+        if not _column(train, key)[1].any():
+            continue  # a part that is 0 by construction would take the logarithm from all others
         colour = BASELINE_COLOURS[index % len(BASELINE_COLOURS)]
         look = {"color": colour, "linestyle": "--", "linewidth": 1.0}
         curves.append((f"training, {key}", *_column(train, key), look))

@@ -19,6 +19,8 @@ from trackkeras.convergence import Convergence
 from trackkeras.plots import BASELINE_COLOURS, INK, KIND_COLOURS, PAPER, style
 
 DASHES = ("-", (0, (5, 1.5)), (0, (2, 1)), (0, (5, 1, 1, 1)), (0, (1, 1)))
+MAP_COLOURS = colormaps["viridis"].resampled(24)
+"""So few that the scale beside a map is drawn as paths; of more, matplotlib makes a picture."""
 LONGEST_MARKED = 25
 """Epochs up to which each one gets a point."""
 
@@ -113,7 +115,7 @@ def error_map(
         figure = Figure(figsize=(6.0, 4.4), layout="constrained")
         axes = figure.subplots()
         cells = np.ma.masked_invalid(np.where(values > 0, values, np.nan))
-        image = axes.pcolormesh(x["edges"], y["edges"], cells, norm=LogNorm(*limits), cmap="viridis")
+        image = axes.pcolormesh(x["edges"], y["edges"], cells, norm=LogNorm(*limits), cmap=MAP_COLOURS)
         for axis, set_scale in ((x, axes.set_xscale), (y, axes.set_yscale)):
             if axis["log"]:
                 set_scale("log")

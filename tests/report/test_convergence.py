@@ -6,6 +6,7 @@ import pytest
 from trackkeras.comparison import comparison_table, write_comparison
 from trackkeras.convergence import convergences
 from trackkeras.questions import answers
+from trackkeras.report import write_report
 from trackkeras.run_files import read_run
 
 EPOCHS = 20
@@ -144,3 +145,38 @@ def test_page_of_physics_runs_is_whole_without_histories(add_run, parse_page, tm
     page = parse_page(write_comparison(folders, tmp_path / "comparison.html"))
     assert page.tags.count("svg") == 2
     assert page.text.count("do not allow an answer") == 5
+
+
+def with_maps_and_curves(run):
+    """Add what a network with a trajectory has to show."""
+    axis = {"name": "p", "label": "p [GeV]", "log": True, "edges": [1, 10, 100]}
+    values = {name: [[1.0, None], [3.0, 2.0]] for name in run.sample["estimators"]}
+    chart = {
+        "axes": [axis, {**axis, "name": "dz", "log": False}],
+        "metric": "pos_mean_mm",
+        "rows": [[30] * 2] * 2,
+    }
+    run.sample["maps"] = [{**chart, "values": values}]
+    line = {"label": "network, median", "kind": "network", "x": [0, 0.5, 1], "y": [None, 1.0, 2.0]}
+    like = {"title": "errors", "x_label": "fraction", "y_label": "error [mm]", "log": True}
+    truth = {**line, "label": "truth", "kind": "reference"}
+    run.metrics["curves"] = [
+        {**like, "name": "along", "lines": [line, {**line, "label": "line", "kind": "baseline"}]},
+        {**like, "name": "tracks", "log": False, "lines": [line, truth]},
+    ]
+    return run
+
+
+def test_maps_and_curves_are_on_both_pages(make_run, parse_page, tmp_path):
+    runs = [with_maps_and_curves(make_run(name, tmp_path).shrink()) for name in ("one", "two")]
+    folders = [run.write() for run in runs]
+    page = parse_page(write_comparison(folders, tmp_path / "comparison.html"))
+    # four as ever; one map and one set of tracks of the best run, one figure of errors for both
+    assert page.tags.count("svg") == 7
+    report = parse_page(write_report(folders[0]))
+    plain = make_run("plain", tmp_path).shrink()
+    assert report.tags.count("svg") == parse_page(write_report(plain.write())).tags.count("svg") + 3
+    for each in (page, report):
+        assert "image" not in each.tags
+        assert all(value.startswith("#") for _, key, value in each.attributes if key == "href")
+    assert (folders[0] / "plots" / "test_map_p_dz.png").is_file()
