@@ -19,11 +19,10 @@ SMALL = ("model.hidden=[4]", "training.epochs=1", "data.train_rows=512", "data.b
 @pytest.mark.parametrize("study", study_files())
 def test_shipped_experiments_stand(study: str) -> None:
     experiments = load_study(study)
-    known = [e for e in experiments if (e.options.preset or e.name) in preset_files()]
-    assert {e.group for e in experiments} - {e.group for e in known} <= {"hybrid"}
-    names = {name for e in known for name in (e.options.sample, *e.options.also) if name}
-    check_study(known, dict.fromkeys(names, Path()))
-    for experiment in known:
+    assert {e.options.preset or e.name for e in experiments} <= set(preset_files())
+    names = {name for e in experiments for name in (e.options.sample, *e.options.also) if name}
+    check_study(experiments, dict.fromkeys(names, Path()))
+    for experiment in experiments:
         values = flatten(experiment.run().model_dump(mode="json"))
         assert {key: values[key] for key in experiment.options.set} == experiment.options.set
 
