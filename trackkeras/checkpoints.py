@@ -36,7 +36,8 @@ def load_model(path: Path, task: Task) -> keras.Model:
     Raises:
         UserError: The file is missing or damaged.
     """
-    for module in ("trackkeras.layers.standardize", "trackkeras.optimizers", *task.keras_modules):
+    own = ("trackkeras.layers.standardize", "trackkeras.optimizers", "trackkeras.schedules")
+    for module in (*own, *task.keras_modules):
         importlib.import_module(module)  # registers the classes that the file names
     if not path.is_file():
         raise UserError(f"no such model: {path}; `trackkeras train --resume` finishes a training")

@@ -748,7 +748,8 @@ def study(
     ] = None,
     set_: SetOption = None,
     time_budget: Annotated[
-        float | None, typer.Option(help="Stop each training after the epoch that crosses it [s].")
+        float | None,
+        typer.Option(help="Time of each training [s]; its learning rate ends with it, after whole epochs."),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Evaluate on the first rows only.")] = None,
     resume: Annotated[
@@ -781,7 +782,9 @@ def study(
         raise UserError("name the dataset folder with --data")
     _check_dataset(data)
     samples = _named_datasets("--sample", sample)
-    budget = [] if time_budget is None else [f"training.time_budget_s={time_budget}"]
+    budget = (
+        [] if time_budget is None else [f"training.time_budget_s={time_budget}", "training.schedule=budget"]
+    )
     assignments = [*(set_ or ()), *budget]
     check_study(chosen, samples, assignments)
     load_tensorflow()

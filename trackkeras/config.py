@@ -58,6 +58,11 @@ class TrainingOptions(Options):
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(1e-4, ge=0)
     warmup_epochs: float = Field(1.0, ge=0, description="Linear warm-up before the cosine decay.")
+    schedule: Literal["epochs", "budget"] = Field(
+        "epochs",
+        description="The cosine ends with the last epoch; or, as far as can be told after each epoch, with "
+        "the time budget: better then, but dependent on the machine.",
+    )
     final_learning_rate: float = Field(1e-6, ge=0, description="Value at the end of the cosine decay.")
     clip_norm: float | None = Field(
         1.0, gt=0, description="Global gradient norm limit; null switches it off."
@@ -75,6 +80,12 @@ class TrainingOptions(Options):
         "single", description="mirrored: all devices of this host."
     )
     seed: int = Field(1, ge=0)
+
+    @model_validator(mode="after")
+    def _budget_to_schedule(self) -> TrainingOptions:
+        if self.schedule == "budget" and self.time_budget_s is None:
+            raise ValueError("schedule budget needs time_budget_s")
+        return self
 
     @model_validator(mode="after")
     def _one_device_for_xla(self) -> TrainingOptions:

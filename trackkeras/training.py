@@ -31,6 +31,7 @@ from trackkeras.evaluation import metric_values, predict
 from trackkeras.optimizers import SOAP, RenewBases
 from trackkeras.progress import Progress
 from trackkeras.runs import RunFolder, environment
+from trackkeras.schedules import AdjustableCosineDecay
 
 VALIDATION_ROWS = 50_000
 """Rows of the validation split that the loss is computed on after each epoch."""
@@ -132,7 +133,8 @@ def _prepare_folder(
         different = [
             f"{key} was {old!r}, is {new!r}"
             for key, old, new in differences(folder.read("config.json"), config)
-            if key != "training.time_budget_s"  # how long it may take does not change what it computes
+            # How long it may take does not change what it computes, unless the schedule follows the budget.
+            if key != "training.time_budget_s" or run.training.schedule == "budget"
         ]
         if different:
             raise UserError(f"{folder.path} was trained with another configuration: {'; '.join(different)}")
@@ -206,7 +208,11 @@ def make_optimizer(options: TrainingOptions, steps_per_epoch: int) -> keras.opti
     warmup = round(options.warmup_epochs * steps_per_epoch)
     decay = max(1, options.epochs * steps_per_epoch - warmup)
     alpha = options.final_learning_rate / options.learning_rate
-    if warmup:
+    if options.schedule == "budget":
+        schedule = AdjustableCosineDecay(
+            options.learning_rate, options.final_learning_rate, warmup, options.epochs * steps_per_epoch
+        )
+    elif warmup:
         schedule = keras.optimizers.schedules.CosineDecay(
             0.0, decay, alpha=alpha, warmup_target=options.learning_rate, warmup_steps=warmup
         )
@@ -295,6 +301,7 @@ class EpochRecorder(keras.callbacks.Callback):
         else:
             state["wait"] += 1
         state["seconds"] += time.monotonic() - self._start
+        self._fit_schedule()
         if state["wait"] >= options.patience:
             state["reason"] = f"no improvement for {options.patience} epochs"
         elif options.time_budget_s is not None and state["seconds"] >= options.time_budget_s:
@@ -310,6 +317,16 @@ class EpochRecorder(keras.callbacks.Callback):
             (self.folder.path / previous).unlink(missing_ok=True)
         if state["finished"]:
             self.model.stop_training = True
+
+    def _fit_schedule(self) -> None:
+        """Let the learning rate end with the time budget, at the speed of the epochs so far."""
+        if self.options.schedule == "budget":
+            assert self.options.time_budget_s is not None
+            steps = int(self.model.optimizer.iterations)
+            affordable = steps * self.options.time_budget_s / self.state["seconds"]
+            most = steps / (self.state["epoch"] + 1) * self.options.epochs
+            optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
+            optimizer._learning_rate.end_at(min(affordable, most))
 
     def _write_history(self) -> None:
         state = self.state
