@@ -118,8 +118,7 @@ HYBRID_SIZES: dict[str, tuple[int, ...]] = {
     "medium": (64, 64),
     "wide": (128, 128),
 }
-"""Hidden widths of a hybrid, whose network runs twice per step: about the operations per track
-of the MLP of the same size."""
+"""Hidden widths of a hybrid, smaller than those of an MLP as its network runs twice per step."""
 
 
 class HybridOptions(EquationOptions):
