@@ -125,7 +125,8 @@ def show(report: dict[str, Any]) -> None:
     print(report["sample"])
     print(f"{report['legs_of_the_network']} of {report['legs']} legs by the network, the others Runge-Kutta")
     fits = report["fits"]
-    print(f"{'':<28}" + "".join(f"{name:>24}" for name in fits))
+    width = 2 + max(22, *map(len, fits))
+    print(f"{'':<28}" + "".join(f"{name:>{width}}" for name in fits))
     for key, label in (
         ("lost", "lost tracks"),
         ("chi2_per_ndof_mean", "chi2/ndof, mean"),
@@ -133,11 +134,11 @@ def show(report: dict[str, Any]) -> None:
         ("momentum_bias", "p/p_true - 1, median"),
         ("momentum_resolution", "p/p_true - 1, 68 %"),
     ):
-        print(f"{label:<28}" + "".join(f"{values[key]:>24.4g}" for values in fits.values()))
+        print(f"{label:<28}" + "".join(f"{values[key]:>{width}.4g}" for values in fits.values()))
     for name in STATE:
         pulls = [values["pulls"][name] for values in fits.values()]
         cells = [f"{pull['median']:.3g} +- {pull['half_width_68']:.3g}" for pull in pulls]
-        print(f"{f'pull of {name}, median, 68 %':<28}" + "".join(f"{cell:>24}" for cell in cells))
+        print(f"{f'pull of {name}, median, 68 %':<28}" + "".join(f"{cell:>{width}}" for cell in cells))
 
 
 if __name__ == "__main__":

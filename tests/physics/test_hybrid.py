@@ -14,12 +14,14 @@ from tfrecords_tools.reader import Dataset
 from trackkeras.checkpoints import load_model
 from trackkeras.domain import Rows, task_of
 from trackkeras.domains.extrapolation import make_field
+from trackkeras.domains.extrapolation.baselines import straight_line
 from trackkeras.domains.extrapolation.hybrid import base_field, fixed_steps
 from trackkeras.domains.extrapolation.hybrid_models import hermite
 from trackkeras.domains.extrapolation.jacobian import automatic, jacobian_excess
 from trackkeras.duals import Dual
-from trackkeras.evaluation import predict
+from trackkeras.evaluation import band_index, predict
 from trackkeras.presets import load_run
+from trackkeras.runs import open_run
 from trackkeras.tangents import jacobian
 from trackkeras.training import train
 
@@ -176,3 +178,18 @@ def test_training_lowers_both_losses(dataset: Path, tmp_path: Path, weights: tup
     untrained = {entry.name: entry for entry in task.baselines(source.manifest.config, run)}["base_field"]
     errors = [task.errors(rows, found)["pos"] for found in (best, untrained.predict(rows))]
     assert np.median(errors[0]) < 0.3 * np.median(errors[1])
+
+
+def test_the_shipped_network_reaches_its_targets_on_tracks_of_its_own_sample(source: Dataset) -> None:
+    folder, run = open_run(Path(__file__).parents[2] / "results" / "hybrid_medium")
+    task = task_of(run)
+    rows = source.read("test")
+    found = task.errors(rows, predict(load_model(folder.best, task), rows, task))
+    assert found["pos"].mean() < 0.1
+    assert np.quantile(found["pos"], 0.95) < 0.3
+    line = task.errors(rows, straight_line(rows))
+    for axis in task.axes():
+        band = band_index(axis, rows)
+        for number in np.unique(band):
+            inside = band == number
+            assert found["pos"][inside].mean() < 0.01 * line["pos"][inside].mean(), (axis.name, number)
