@@ -22,12 +22,11 @@ from serving.bundle import Bundle, read_bundle
 from serving.native import find_compiler, write_column
 from serving.runtime import load
 from serving.signature import DEFAULT_SIGNATURE
-from trackkeras.config import validate
 from trackkeras.domain import Rows
 from trackkeras.domains.extrapolation import pareto_methods as methods
 from trackkeras.domains.extrapolation.cpp_comparison import BATCH, CppNetwork
 from trackkeras.domains.extrapolation.fields import Field
-from trackkeras.domains.extrapolation.generation_options import PRESETS, GenerateOptions
+from trackkeras.domains.extrapolation.generation_options import PRESETS
 from trackkeras.domains.extrapolation.inference_baselines import INPUTS
 from trackkeras.domains.extrapolation.pareto_methods import CLOSED_FORM, CUBIC_MAP, MAP, Contestant
 from trackkeras.domains.extrapolation.simulate import make_shard
@@ -170,7 +169,6 @@ def _sample(
 
 
 def _tracks(options: Mapping[str, Any], count: int, seed: int) -> Rows:
-    validate(GenerateOptions, options, "sample")
     chunks = [columns for columns, _ in make_shard(options, np.random.default_rng(seed), count)]
     return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in INPUTS}
 
