@@ -170,7 +170,12 @@ def _panel(axes: Axes, sample: Row, limit: float) -> None:
             some = [point for point in classical if (point["field"], point["engine"]) == (field, engine)]
             if some:
                 label = f"Runge-Kutta, {field}, {engine}"
-                look: dict[str, Any] = {"color": colour, "marker": marker, "markerfacecolor": "none", "linestyle": "none"}
+                look: dict[str, Any] = {
+                    "color": colour,
+                    "marker": marker,
+                    "markerfacecolor": "none",
+                    "linestyle": "none",
+                }
                 axes.plot(*_columns(some), label=label, markersize=4, markeredgewidth=0.9, **look)
     for index, engine in enumerate(
         dict.fromkeys(point["engine"] for point in points if point["kind"] == "network")
