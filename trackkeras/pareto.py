@@ -12,6 +12,9 @@ from dataclasses import dataclass
 
 from trackkeras.errors import UserError
 
+SAME_ERROR = 1.01
+"""Ratio up to which two errors count as one: engines of one network differ by their rounding."""
+
 
 @dataclass(frozen=True)
 class Point:
@@ -62,7 +65,7 @@ class Verdict:
     Attributes:
         limit: The limit.
         ahead: Whether `best` keeps it and is faster than every rival that does.
-        best: The fastest point within the limit, or the most accurate one where none is within.
+        best: The fastest point within the limit; where none is within, the fastest of the most accurate ones.
         rival: The fastest rival within the limit; None if no rival keeps it.
         standing: Where `best` stands among the rivals.
     """
@@ -126,7 +129,9 @@ def judge(points: Sequence[Point], rivals: Sequence[Point], limit: float) -> Ver
     if not points:
         raise UserError("there is no network to judge")
     inside = [point for point in points if point.error <= limit]
-    best = min(inside, key=_time_first) if inside else min(points, key=_error_first)
+    lowest = min(point.error for point in points)
+    alike = [point for point in points if point.error <= SAME_ERROR * lowest]
+    best = min(inside or alike, key=_time_first)
     rival = min((rival for rival in rivals if rival.error <= limit), key=_time_first, default=None)
     ahead = best.error <= limit and (rival is None or best.us < rival.us)
     return Verdict(limit, ahead, best, rival, standing(best, rivals))

@@ -19,7 +19,7 @@ from trackkeras.pages import render_page, write_page
 
 Row = Mapping[str, Any]
 
-SMALL_DPI = 88
+SMALL_DPI = 80
 """Resolution of the picture beside the page, small enough to be kept with a project's results."""
 
 _MARKERS = {"Numba": "o", "C++": "s"}

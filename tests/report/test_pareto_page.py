@@ -63,6 +63,12 @@ def test_the_verdict_is_about_the_fastest_within_the_limit(networks, rivals, lim
         assert verdict.best.error == min(network.error for network in networks)
 
 
+def test_of_two_engines_the_fast_one_stands_for_a_network_over_the_limit():
+    slow, fast = Point("one engine", 0.3, 9.999), Point("another", 0.1, 10.0)
+    assert judge([slow, fast], [], 0.5).best == fast
+    assert judge([slow, fast], [], 10.0).best == fast
+
+
 def test_without_a_network_there_is_no_verdict():
     with pytest.raises(UserError, match="no network to judge"):
         judge([], [], 0.5)
