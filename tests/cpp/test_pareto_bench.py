@@ -55,7 +55,7 @@ def test_one_command_makes_the_page(
     report = json.loads(printed)
     assert sorted(path.name for path in out.iterdir()) == ["pareto.html", "pareto.json", "pareto.png"]
     assert json.loads((out / "pareto.json").read_text()).items() >= report.items()
-    assert {"limit_mm", "rounds", "seed", "batch", "load", "machine", "samples"} <= set(report)
+    assert {"limit_mm", "rounds", "seed", "batch", "cpp", "load", "machine", "samples"} <= set(report)
     (sample,) = report["samples"]
     assert 0 < sample["rows"] <= sample["drawn"] == 2048
     check_points(sample)

@@ -110,7 +110,8 @@ def report():
         sample("too_slow", ("exact but slow", 0.9, 0.45)),
         sample("too_coarse", ("rough", 0.2, 4.0), ("beaten", 0.5, 5.0)),
     ]
-    return {"limit_mm": 0.5, "rounds": 3, "seed": 1, "batch": 1024, "load": [1.0, 2.0], "samples": samples}
+    head = {"limit_mm": 0.5, "rounds": 3, "seed": 1, "batch": 1024, "cpp": True, "load": [1.0, 2.0]}
+    return {**head, "samples": samples}
 
 
 def test_answers_are_plain(report):
@@ -152,6 +153,12 @@ def test_the_page_is_one_file_with_every_picture_and_point(report, tmp_path, par
     assert "a machine, load 1" in page.text
     assert "trackkeras bench pareto x/1" in page.text
     assert paths["png"].read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_missing_compiler_is_told(report):
+    missing = "There was no C++ compiler"
+    assert missing not in pareto_page.page(report | {"samples": report["samples"][:1]}, "m", "c")
+    assert missing in pareto_page.page(report | {"samples": [], "cpp": False}, "m", "c")
 
 
 def test_the_json_is_the_report(report, tmp_path):

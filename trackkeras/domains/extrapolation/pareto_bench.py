@@ -63,7 +63,8 @@ def measure(paths: Sequence[Path], rows: int, rounds: int = 5, seed: int = 2026)
         seed: Seed of the samples.
 
     Returns:
-        `limit_mm`, `rounds`, `seed`, `batch`, `load` (at the start and the end), `samples`: `name`,
+        `limit_mm`, `rounds`, `seed`, `batch`, `cpp` (whether there was a compiler), `load` (at the start and
+        the end), `samples`: `name`,
         `description`, `drawn` and `rows` (those that stay inside the maps), `map_p95_mm` (the error of the
         trilinear and of the tricubic map itself), `points`, `networks` and `verdict`; see `_sample`.
 
@@ -90,6 +91,7 @@ def measure(paths: Sequence[Path], rows: int, rounds: int = 5, seed: int = 2026)
         "rounds": rounds,
         "seed": seed,
         "batch": BATCH,
+        "cpp": find_compiler() is not None,
         "load": [load_before, os.getloadavg()[0]],
         "samples": samples,
     }
