@@ -19,8 +19,11 @@ from trackkeras.pages import render_page, write_page
 
 Row = Mapping[str, Any]
 
-SMALL_DPI = 80
+SMALL_DPI = 76
 """Resolution of the picture beside the page, small enough to be kept with a project's results."""
+
+DRAWN_MM = 1000.0
+"""Points of this error [mm] or more are left to the tables: a network far from its sample would set the scale."""
 
 _MARKERS = {"Numba": "o", "C++": "s"}
 
@@ -162,7 +165,7 @@ def draw(samples: Sequence[Row], limit: float) -> Figure:
 
 
 def _panel(axes: Axes, sample: Row, limit: float) -> None:
-    points = [point for point in sample["points"] if point["p95_mm"] is not None]
+    points = [point for point in sample["points"] if (point["p95_mm"] or DRAWN_MM) < DRAWN_MM]
     classical = [point for point in points if point["kind"] == "classical"]
     for index, field in enumerate(dict.fromkeys(point["field"] for point in classical)):
         colour = plots.BASELINE_COLOURS[(index + 1) % len(plots.BASELINE_COLOURS)]
