@@ -23,7 +23,7 @@ SMALL_DPI = 76
 """Resolution of the picture beside the page, small enough to be kept with a project's results."""
 
 DRAWN_MM = 1000.0
-"""Points of this error [mm] or more are left to the tables: a network far from its sample would set the scale."""
+"""Errors [mm] from here on are left to the tables: a network far from its sample would set the scale."""
 
 _MARKERS = {"Numba": "o", "C++": "s"}
 
@@ -159,8 +159,16 @@ def draw(samples: Sequence[Row], limit: float) -> Figure:
         for axes, sample in zip(panels, samples, strict=True):
             _panel(axes, sample, limit)
         panels[0].set_ylabel("position error, 95th percentile [mm]")
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=4 if len(samples) > 1 else 3)
+        entries: dict[str, Any] = {}
+        for axes in panels:
+            handles, labels = axes.get_legend_handles_labels()
+            entries = dict(zip(labels, handles, strict=True)) | entries
+        figure.legend(
+            list(entries.values()),
+            list(entries),
+            loc="outside upper center",
+            ncols=4 if len(samples) > 1 else 3,
+        )
     return figure
 
 
@@ -194,15 +202,20 @@ def _panel(axes: Axes, sample: Row, limit: float) -> None:
             linestyle="none",
             markersize=8,
         )
-        for point in some:
-            place = (point["us_per_track"], point["p95_mm"])
-            name = point["method"].replace("$", r"\$")
-            axes.annotate(name, place, xytext=(6, 5), textcoords="offset points", fontsize=8)
+    networks = [point for point in points if point["kind"] == "network"]
+    fastest = {
+        point["method"]: point for point in sorted(networks, key=lambda point: -float(point["us_per_track"]))
+    }
+    for name, point in fastest.items():  # one label for a network, at its fastest engine
+        place = (point["us_per_track"], point["p95_mm"])
+        text = name.replace("$", r"\$")
+        axes.annotate(text, place, xytext=(5, 5), textcoords="offset points", fontsize=7, rotation=25)
     best = sorted((point for point in points if point["frontier"]), key=lambda point: point["us_per_track"])
     axes.plot(*_columns(best), color=plots.INK, linewidth=0.9, drawstyle="steps-post", label="frontier")
     axes.axhline(limit, color=plots.INK, linewidth=0.9, linestyle=":", label=f"{limit:g} mm")
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.set_ylim(top=10.0 * axes.get_ylim()[1])  # room for names
     axes.set_xlabel("time per track, one core [µs]")
     axes.set_title(f"{sample['name'].replace('_', ' ')}, {sample['rows']:,} tracks, simulated", loc="left")
     axes.grid(True, which="major")
