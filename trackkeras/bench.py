@@ -259,6 +259,20 @@ def compare_with_cpp(bundle: Path, tracks: int, seed: int) -> list[Row]:
     return compare(bundle, tracks, seed)
 
 
+def pareto(bundles: Sequence[Path], rows: int, rounds: int, seed: int) -> Row:
+    """Measure networks and classical extrapolation on the same tracks; see `pareto_bench`.
+
+    Args:
+        bundles: Version folders.
+        rows: Tracks that are drawn for each sample.
+        rounds: Turns in which every point is timed once.
+        seed: Seed of the samples.
+    """
+    from trackkeras.domains.extrapolation.pareto_bench import measure
+
+    return measure(bundles, rows, rounds, seed)
+
+
 def machine() -> Row:
     """Return what the numbers of this module depend on: processor, cores, memory, load and versions."""
     from trackkeras.runs import environment

@@ -386,15 +386,23 @@ _NO_METADATA: dict[str, dict[str, None]] = {
 }
 
 
-def render(figure: Figure, kind: str) -> bytes:
-    """Return a figure as the content of a `png` or `svg` file; equal figures give equal bytes."""
+def render(figure: Figure, kind: str, dpi: float | None = None) -> bytes:
+    """Return a figure as the content of a `png` or `svg` file; equal figures give equal bytes.
+
+    Args:
+        figure: What was drawn.
+        kind: `png` or `svg`.
+        dpi: Pixels per inch of a `png`; None for that of the style.
+    """
     stream = io.BytesIO()
     with style():
         if figure.get_layout_engine() is not None:
             # The layout is found once, not once per file: it costs as much as the drawing.
             figure.draw_without_rendering()
             figure.set_layout_engine(None)
-        figure.savefig(stream, format=kind, metadata=_NO_METADATA[kind])
+        figure.savefig(
+            stream, format=kind, metadata=_NO_METADATA[kind], dpi=dpi or mpl.rcParams["savefig.dpi"]
+        )
     return stream.getvalue()
 
 

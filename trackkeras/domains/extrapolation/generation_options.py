@@ -52,6 +52,14 @@ PRESETS: dict[str, dict[str, Any]] = {
     "full_range": {"p_min": 0.5, "p_max": 100.0},
     "velo_ut": {"legs": ["velo_ut"], "direction": "forward"},
     "ut_t": {"legs": ["ut_t"], "direction": "forward"},
+    "crossing": {
+        "z_start": 2665.0,
+        "z_end": 7826.0,
+        "dz_min": 5161.0,
+        "dz_max": 5161.0,
+        "direction": "forward",
+        "p_min": 2.0,
+    },
     "short_steps": {"legs": ["ut_steps", "t_steps"]},
     "backward": {"legs": ["ut_t", "velo_t"], "direction": "backward"},
 }
