@@ -64,7 +64,7 @@ def slots(numbers: Sequence[int]) -> NDArray[np.int64]:
 
 
 def ridge(rows: Rows) -> Predict:
-    """Return a ridge regression, fitted for each charge on its own; its uncertainty is that of the fit's rows.
+    """Return a ridge regression for each charge; its uncertainty is the spread of the rows of the fit.
 
     Args:
         rows: Muons to fit, see `muon_columns`; a charge without a muon gets the mean of all.
@@ -93,7 +93,7 @@ def ridge(rows: Rows) -> Predict:
 
 
 def mean_momentum(rows: Rows) -> Predict:
-    """Return the mean momentum of a charge, with its spread as uncertainty; of all for a charge without rows."""
+    """Return the mean momentum of each charge, or of all rows where it has none, and its spread."""
     known = {}
     for sign in (1.0, -1.0):
         own = _charge(rows) == sign

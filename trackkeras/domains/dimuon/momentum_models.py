@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import keras
@@ -126,8 +126,8 @@ class Uncertainty(keras.layers.Layer):
 class MomentumModel(keras.Model):
     """A momentum network in training: squared error of the mean, likelihood of the uncertainty.
 
-    The likelihood sees the mean as given, and the uncertainty has layers of its own: the mean is what it would
-    be without an uncertainty, and does not suffer from rows that are thought uncertain.
+    The likelihood sees the mean as given, and the uncertainty has layers of its own: the mean is what it
+    would be without an uncertainty.
     """
 
     def compute_loss(
@@ -205,7 +205,7 @@ def network_operations(options: MomentumOptions) -> float:
     sides = 2 * len(STATIONS) * len(SIDES) * (6 * 13 + 40)
     wires = 5 * len(STATIONS) * 6 * 16
     widths = (len(FEATURES), *options.widths)
-    dense = sum(2 * one * two + 34 * two for one, two in zip(widths, widths[1:], strict=False))
+    dense = sum(2 * one * two + 34 * two for one, two in pairwise(widths))
     last = options.widths[-1]
     doubt = 2 * len(FEATURES) * last + 34 * last + 2 * last * 3
     return float(sides + wires + dense + doubt + 2 * 3 * (last + len(FEATURES)))

@@ -19,7 +19,7 @@ def muon_columns(rows: Rows) -> Rows:
 
     Returns:
         For m muons `elements` `(m, 62)` int32, `drift` `(m, 62)` [cm], not negative, `charge` `(m, 1)`,
-        `momentum` `(m, 3)` [GeV], its `sigma`, 0 as it is the truth, and `event` `(m,)`, the row of its event.
+        `momentum` `(m, 3)` [GeV], its `sigma`, 0 as it is the truth, and `event` `(m,)`, the event's row.
     """
     there = rows["muon"] > 0
     event, muon = np.nonzero(there)

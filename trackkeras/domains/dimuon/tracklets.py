@@ -20,7 +20,6 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from trackkeras.domains.dimuon.detectors import PLANES as NUMBER_OF_PLANES
 from trackkeras.domains.dimuon.planes import PLANES
 from trackkeras.domains.dimuon.spectrometer import KMAG
 
@@ -43,9 +42,6 @@ PRIOR = 100.0
 
 ROUNDS = 3
 """Times that slopes are found from positions and positions with the slopes, with wires alone."""
-
-OUTPUTS = 14
-"""Numbers that `Tracklets` gives, see there."""
 
 
 class StationFit:
@@ -105,7 +101,7 @@ class StationFit:
     def fine(
         self, wires: Any, distances: Any, present: Any, slope_x: Any, slope_y: Any
     ) -> tuple[Any, Any, Any]:
-        """Return x and y from wires and drift distances, and the spread of x over the sides, `(n, 1)` each."""
+        """Return x, y and the spread of x over the sides, from wires and distances, each `(n, 1)`."""
         measured = self._straightened(wires, present, slope_x, slope_y)[:, None]
         measured = measured + SIDES * distances[:, None]
         present = present[:, None]
@@ -163,13 +159,14 @@ class Tracklets(keras.layers.Layer):
         z1, z2 = self.stations["1"].z, self.stations["2"].z
         z3 = upper_share * self.stations["3p"].z + (1.0 - upper_share) * self.stations["3m"].z
 
-        def third(found: dict[str, Any]) -> list[Any]:
+        def third(found: Mapping[str, tuple[Any, ...]]) -> list[Any]:
             """Join the halves, of which most muons hit one."""
             pairs = zip(found["3p"], found["3m"], strict=True)
             return [upper_share * one + (1.0 - upper_share) * other for one, other in pairs]
 
         zero = ops.zeros_like(charge)
         slopes: tuple[Any, ...] = (zero, zero, zero, zero)
+        found: dict[str, tuple[Any, ...]] = {}
         for fine in [False] * ROUNDS + [True] * 2:
             tx1, ty1, tx2, ty2 = slopes
             found = {}
