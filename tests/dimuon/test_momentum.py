@@ -76,13 +76,13 @@ def ideal(charge: np.ndarray, momentum: np.ndarray) -> tuple[Rows, np.ndarray]:
 def test_sides_are_found_from_absolute_distances() -> None:
     """A straight line through a station is found to the error of a distance, not to that of a cell."""
     rng = np.random.default_rng(0)
-    fit = StationFit(tuple(range(13, 19)), 0.03)
+    fit = StationFit([tuple(range(13, 19))], 0.03)
     x, y, tx, ty = (rng.uniform(-limit, limit, (500, 1)) for limit in (60, 80, 0.1, 0.1))
     across = (x + tx * fit.offset) * fit.cos + (y + ty * fit.offset) * fit.sin
     element = np.rint((across - fit.origin) / fit.pitch)
     distance = np.abs(across - fit.origin - fit.pitch * element)
     elements, drift = np.zeros((500, 62), "float32"), np.zeros((500, 62), "float32")
-    elements[:, fit.slots], drift[:, fit.slots] = element, distance
+    elements[:, 12:18], drift[:, 12:18] = element, distance
     wires, distances, present = fit.hits(elements, drift)
     slopes = tx.astype("float32"), ty.astype("float32")
     fine = np.abs(np.asarray(fit.fine(wires, distances, present, *slopes)[0]) - x)
