@@ -19,6 +19,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,13 +119,13 @@ def all_folds(
     """Return the momenta `(n, 2, 3)` [GeV] that each estimator gives events it has not seen, and epochs."""
     from trackkeras.checkpoints import load_model
     from trackkeras.domains.dimuon.momentum_baselines import mean_momentum, ridge
-    from trackkeras.evaluation import predict
 
     task = task_of(run)
     n = len(events["muon"])
     fold = np.random.default_rng(options.seed).permutation(n) % folds
     names = ("mean", "ridge", "pretrained", "network")
     found = {name: np.zeros((n, 2, 3)) for name in names}
+    pretrained = load_model(folder.best, task)
     epochs = []
     progress = Progress("folds", folds)
     for number in range(folds):
@@ -133,42 +134,60 @@ def all_folds(
             task.own_rows({name: column[chosen] for name, column in events.items()})
             for chosen in (~test & ~inner, inner, ~test, test)
         )
-        model = load_model(folder.best, task)
-        estimators: dict[str, Predict] = {"mean": mean_momentum(fit), "ridge": ridge(fit)}
+        tuned, epoch = fine_tuned(pretrained, task, run, train, stop, options)
+        epochs.append(epoch)
+        estimators: dict[str, Predict] = {
+            "mean": mean_momentum(fit),
+            "ridge": ridge(fit),
+            "pretrained": partial(network_momentum, pretrained, task),
+            "network": partial(network_momentum, tuned, task),
+        }
         for name, estimate in estimators.items():
             found[name][test] = estimate(held)["momentum"].reshape(-1, 2, 3)
-        found["pretrained"][test] = predict(model, held, task)["momentum"].reshape(-1, 2, 3)
-        epochs.append(fine_tune(model, task, run, train, stop, options))
-        found["network"][test] = predict(model, held, task)["momentum"].reshape(-1, 2, 3)
         progress.update(number + 1)
     progress.finish(folds)
     return found, epochs
 
 
-def fine_tune(model: Any, task: Any, run: Any, train: Rows, stop: Rows, options: FineTuning) -> int:
-    """Train further on some muons, and return the epoch whose weights are kept."""
+def fine_tuned(
+    pretrained: Any, task: Any, run: Any, train: Rows, stop: Rows, options: FineTuning
+) -> tuple[Any, int]:
+    """Return a network that was trained further on some muons, and the epoch whose weights it has.
+
+    Epoch 0, the pre-trained network itself, is one of the candidates.
+    """
     import keras
 
     from trackkeras.checkpoints import copy_weights
 
     keras.utils.set_random_seed(options.seed)
-    trained = task.build(run, {})
-    copy_weights(model, trained)
-    trained.compile(optimizer=keras.optimizers.Adam(options.learning_rate))
+    model = task.build(run, {})
+    copy_weights(pretrained, model)
+    model.compile(optimizer=keras.optimizers.Adam(options.learning_rate))
+    held = task.inputs(stop), {"momentum": stop["momentum"]}
+    before = model.evaluate(*held, batch_size=len(stop["charge"]), verbose=0)
     stopping = keras.callbacks.EarlyStopping(
-        patience=options.patience, restore_best_weights=True, start_from_epoch=0
+        patience=options.patience, restore_best_weights=True, baseline=before
     )
-    history = trained.fit(
+    history = model.fit(
         task.inputs(train),
         {"momentum": train["momentum"]},
-        validation_data=(task.inputs(stop), {"momentum": stop["momentum"]}),
+        validation_data=held,
         batch_size=options.batch_size,
         epochs=options.epochs,
         callbacks=[stopping],
         verbose=0,
     )
-    copy_weights(trained, model)
-    return int(np.argmin(history.history["val_loss"])) + 1
+    losses = history.history["val_loss"]
+    if min(losses) >= before:
+        copy_weights(pretrained, model)
+        return model, 0
+    return model, int(np.argmin(losses)) + 1
+
+
+def network_momentum(model: Any, task: Any, rows: Rows) -> Rows:
+    """Return what a network gives some muons."""
+    return {name: np.asarray(value) for name, value in model(task.inputs(rows), training=False).items()}
 
 
 def summary(truth: NDArray[Any], momentum: NDArray[Any]) -> dict[str, Any]:

@@ -208,10 +208,10 @@ def test_ridge_is_the_solution_of_the_normal_equations(rows: Rows) -> None:
         {name: column[part] for name, column in rows.items()} for part in (slice(600), slice(600, None))
     )
     found = ridge(train)(test)["momentum"]
-    features = HitFeatures(train)
     for sign in (1, -1):
         own, other = train["charge"][:, 0] == sign, test["charge"][:, 0] == sign
         part = {name: column[own] for name, column in train.items()}
+        features = HitFeatures(part)
         matrix, truth = features(part), part["momentum"].astype(float)
         centre, mean = matrix.mean(axis=0), truth.mean(axis=0)
         normal = (matrix - centre).T @ (matrix - centre) + PENALTY * np.eye(matrix.shape[1])

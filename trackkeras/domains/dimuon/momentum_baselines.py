@@ -69,19 +69,19 @@ def ridge(rows: Rows) -> Predict:
     Args:
         rows: Muons to fit, see `muon_columns`; a charge without a muon gets the mean of all.
     """
-    features = HitFeatures(rows)
     fits = {}
     for sign in (1.0, -1.0):
         own = _charge(rows) == sign
         if own.any():
             part = {name: column[own] for name, column in rows.items()}
+            features = HitFeatures(part)
             fit = Ridge(alpha=PENALTY).fit(features(part), part["momentum"].astype(float))
-            fits[sign] = fit, (fit.predict(features(part)) - part["momentum"]).std(axis=0)
+            fits[sign] = features, fit, (fit.predict(features(part)) - part["momentum"]).std(axis=0)
     otherwise = mean_momentum(rows)
 
     def predict(rows: Rows) -> Rows:
         found = otherwise(rows)
-        for sign, (fit, spread) in fits.items():
+        for sign, (features, fit, spread) in fits.items():
             own = _charge(rows) == sign
             if own.any():
                 part = {name: column[own] for name, column in rows.items()}
