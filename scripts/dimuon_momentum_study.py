@@ -1,15 +1,15 @@
 #!/usr/bin/env python
 """Compare a momentum network with a ridge regression on simulated J/psi of the experiment, fold by fold.
 
-Events are divided into folds. In each, the ridge regression is fitted to the other folds; a network that was
-trained on `trackkeras generate dimuon` is fine-tuned on them, and stops where one fold of them, which it does
-not train on, gets worse. Both are tested on the fold that neither has seen. All rows have absolute drift
-distances. Nothing is written but the text, or JSON with --json.
+The network was trained on events of `trackkeras generate dimuon` and has never seen the file. Its events are
+divided into folds. For each fold the ridge regression is fitted to the others, and so is the response of
+both methods, by which their momenta are corrected; then all are tested on the fold that was left out. All rows
+have absolute drift distances. Nothing is written but the text, or JSON with --json.
 
 Example:
     trackkeras generate dimuon --n 60000 --out data/jpsi --workers 2
-    trackkeras train momentum_medium --data data/jpsi --name pretrained
-    scripts/dimuon_momentum_study.py --run runs/pretrained --file ../shared/data/spinquest/JPsi_Dump.root
+    trackkeras train momentum_medium --data data/jpsi --name jpsi
+    scripts/dimuon_momentum_study.py --run runs/jpsi --file ../shared/data/spinquest/JPsi_Dump.root
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,34 +25,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trackkeras.config import Run
 from trackkeras.domain import Rows, task_of
 from trackkeras.domains.dimuon.mass import mixed_response
 from trackkeras.domains.dimuon.record_options import RecordOptions
 from trackkeras.domains.dimuon.records import read_rows
+from trackkeras.domains.dimuon.response import LinearResponse
 from trackkeras.errors import UserError
-from trackkeras.progress import Progress
 from trackkeras.runs import RunFolder, open_run
 
 Predict = Callable[[Rows], Rows]
-
-
-@dataclass(frozen=True)
-class FineTuning:
-    """How a pre-trained network is adapted to other events.
-
-    Attributes:
-        learning_rate: Of Adam.
-        epochs: At most.
-        patience: Epochs without improvement before it stops.
-        batch_size: Muons per step.
-        seed: Of the order of muons.
-    """
-
-    learning_rate: float
-    epochs: int
-    patience: int
-    batch_size: int
-    seed: int
 
 
 def main() -> None:
@@ -64,13 +45,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True, help="run folder of the pre-trained network")
     parser.add_argument("--file", type=Path, required=True, help="RUS file of dimuon events")
     parser.add_argument("--folds", type=int, default=10, help="(default: %(default)s)")
-    parser.add_argument("--learning-rate", type=float, default=3e-4, help="(default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=20, help="at most (default: %(default)s)")
-    parser.add_argument("--patience", type=int, default=4, help="(default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=64, help="(default: %(default)s)")
-    parser.add_argument(
-        "--seed", type=int, default=1, help="of the folds and the order (default: %(default)s)"
-    )
+    parser.add_argument("--seed", type=int, default=1, help="of the folds (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args()
     try:
@@ -97,92 +72,54 @@ def study(arguments: argparse.Namespace) -> None:
         raise UserError(
             f"the study needs 3 folds of 20 events at least, received {arguments.folds} folds of {n} events"
         )
-    options = FineTuning(
-        arguments.learning_rate, arguments.epochs, arguments.patience, arguments.batch_size, arguments.seed
-    )
-    found, epochs = all_folds(folder, run, events, arguments.folds, options)
+    found = all_folds(folder, run, events, arguments.folds, arguments.seed)
     truth = events["momentum"].astype(float)
     result = {
         "events": n,
         "folds": arguments.folds,
-        "epochs": epochs,
         "estimators": {name: summary(truth, momentum) for name, momentum in found.items()},
     }
-    ratio = paired_ratio(truth, found["ridge"], found["network"])
-    result["mse_network_over_ridge"] = ratio
+    result["mse_network_over_ridge"] = paired_ratio(truth, found["ridge"], found["network"])
     print(json.dumps(result, indent=2) if arguments.json else text(result))
 
 
-def all_folds(
-    folder: RunFolder, run: Any, events: Rows, folds: int, options: FineTuning
-) -> tuple[dict[str, NDArray[Any]], list[int]]:
-    """Return the momenta `(n, 2, 3)` [GeV] that each estimator gives events it has not seen, and epochs."""
+def all_folds(folder: RunFolder, run: Run, events: Rows, folds: int, seed: int) -> dict[str, NDArray[Any]]:
+    """Return the momenta `(n, 2, 3)` [GeV] that each method gives events it has not seen.
+
+    `ridge_corrected` and `network` have the response of `ridge` and `network_alone` taken back.
+    """
     from trackkeras.checkpoints import load_model
     from trackkeras.domains.dimuon.momentum_baselines import mean_momentum, ridge
 
     task = task_of(run)
     n = len(events["muon"])
-    fold = np.random.default_rng(options.seed).permutation(n) % folds
-    names = ("mean", "ridge", "pretrained", "network")
+    fold = np.random.default_rng(seed).permutation(n) % folds
+    network = partial(network_momentum, load_model(folder.best, task), task)
+    names = ("mean", "ridge", "ridge_corrected", "network_alone", "network")
     found = {name: np.zeros((n, 2, 3)) for name in names}
-    pretrained = load_model(folder.best, task)
-    epochs = []
-    progress = Progress("folds", folds)
     for number in range(folds):
-        test, inner = fold == number, fold == (number + 1) % folds
-        train, stop, fit, held = (
+        test = fold == number
+        fit, held = (
             task.own_rows({name: column[chosen] for name, column in events.items()})
-            for chosen in (~test & ~inner, inner, ~test, test)
+            for chosen in (~test, test)
         )
-        tuned, epoch = fine_tuned(pretrained, task, run, train, stop, options)
-        epochs.append(epoch)
-        estimators: dict[str, Predict] = {
+        regression = ridge(fit)
+        methods: dict[str, Predict] = {
             "mean": mean_momentum(fit),
-            "ridge": ridge(fit),
-            "pretrained": partial(network_momentum, pretrained, task),
-            "network": partial(network_momentum, tuned, task),
+            "ridge": regression,
+            "ridge_corrected": corrected(regression, fit),
+            "network_alone": network,
+            "network": corrected(network, fit),
         }
-        for name, estimate in estimators.items():
-            found[name][test] = estimate(held)["momentum"].reshape(-1, 2, 3)
-        progress.update(number + 1)
-    progress.finish(folds)
-    return found, epochs
+        for name, method in methods.items():
+            found[name][test] = method(held)["momentum"].reshape(-1, 2, 3)
+    return found
 
 
-def fine_tuned(
-    pretrained: Any, task: Any, run: Any, train: Rows, stop: Rows, options: FineTuning
-) -> tuple[Any, int]:
-    """Return a network that was trained further on some muons, and the epoch whose weights it has.
-
-    Epoch 0, the pre-trained network itself, is one of the candidates.
-    """
-    import keras
-
-    from trackkeras.checkpoints import copy_weights
-
-    keras.utils.set_random_seed(options.seed)
-    model = task.build(run, {})
-    copy_weights(pretrained, model)
-    model.compile(optimizer=keras.optimizers.Adam(options.learning_rate))
-    held = task.inputs(stop), {"momentum": stop["momentum"]}
-    before = model.evaluate(*held, batch_size=len(stop["charge"]), verbose=0)
-    stopping = keras.callbacks.EarlyStopping(
-        patience=options.patience, restore_best_weights=True, baseline=before
-    )
-    history = model.fit(
-        task.inputs(train),
-        {"momentum": train["momentum"]},
-        validation_data=held,
-        batch_size=options.batch_size,
-        epochs=options.epochs,
-        callbacks=[stopping],
-        verbose=0,
-    )
-    losses = history.history["val_loss"]
-    if min(losses) >= before:
-        copy_weights(pretrained, model)
-        return model, 0
-    return model, int(np.argmin(losses)) + 1
+def corrected(method: Predict, fit: Rows) -> Predict:
+    """Return a method with its response on some muons taken back."""
+    response = LinearResponse(fit["momentum"], method(fit)["momentum"], fit["charge"])
+    return lambda rows: {"momentum": response.undo(method(rows)["momentum"], rows["charge"])}
 
 
 def network_momentum(model: Any, task: Any, rows: Rows) -> Rows:
@@ -224,18 +161,18 @@ def paired_ratio(truth: NDArray[Any], first: NDArray[Any], second: NDArray[Any])
 
 def text(result: dict[str, Any]) -> str:
     """Return the result as lines of text."""
-    lines = [f"{result['events']} events, {result['folds']} folds, epochs kept {result['epochs']}"]
+    lines = [f"{result['events']} events, {result['folds']} folds"]
     for name, values in result["estimators"].items():
         for charge in ("mu+", "mu-"):
             part = values[charge]
             bias, width = (", ".join(f"{x:+.3f}" for x in part[key]) for key in ("bias", "half_width_68"))
             lines.append(
-                f"{name:10s} {charge}: MSE {part['mse']:.3f} +- {part['mse_error_95']:.3f} GeV^2, "
+                f"{name:15s} {charge}: MSE {part['mse']:.3f} +- {part['mse_error_95']:.3f} GeV^2, "
                 f"bias ({bias}), half width ({width}) GeV"
             )
         mixed = values["mixed"]
         lines.append(
-            f"{name:10s} mixed pairs: slope {mixed['slope']:.3f}, bias {mixed['bias']:+.3f}, "
+            f"{name:15s} mixed pairs: slope {mixed['slope']:.3f}, bias {mixed['bias']:+.3f}, "
             f"half width {mixed['width']:.3f} GeV"
         )
     for charge, (middle, low, high) in result["mse_network_over_ridge"].items():

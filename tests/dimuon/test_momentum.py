@@ -20,6 +20,7 @@ from trackkeras.domains.dimuon.momentum_models import MEAN_LOSS, MEAN_TURN, SCAL
 from trackkeras.domains.dimuon.momentum_options import MomentumOptions
 from trackkeras.domains.dimuon.momentum_rows import muon_batch, muon_columns
 from trackkeras.domains.dimuon.records import event_rows
+from trackkeras.domains.dimuon.response import LinearResponse
 from trackkeras.domains.dimuon.simulate import simulate
 from trackkeras.domains.dimuon.simulation_options import GenerateOptions
 from trackkeras.domains.dimuon.spectrometer import Response
@@ -196,7 +197,7 @@ def test_uncertainty_is_that_of_a_toy_sample(rows: Rows) -> None:
     toy = station + [MEAN_TURN, 0, MEAN_LOSS] + width * np.random.default_rng(5).normal(size=station.shape)
     toy[:, 0] *= rows["charge"][:, 0]
     inputs = TASK.inputs(rows)
-    model.fit(inputs, {"momentum": toy.astype("float32")}, batch_size=200, epochs=40, verbose=0)
+    model.fit(inputs, {"momentum": toy.astype("float32")}, batch_size=200, epochs=25, verbose=0)
     found = model.predict(inputs, verbose=0)
     np.testing.assert_allclose(np.median(found["sigma"], axis=0), width, rtol=0.2)
     pulls = (toy - found["momentum"]) / found["sigma"]
@@ -242,6 +243,19 @@ def test_mixed_pairs_tell_shrinkage_from_resolution(events: Rows) -> None:
     assert mixed_response((plus, minus), shrunk).slope < 0.8
     with pytest.raises(UserError, match="more than 10 events, received 10"):
         mixed_response((plus[:10], minus[:10]), (plus[:10], minus[:10]))
+
+
+def test_response_is_taken_back(rows: Rows) -> None:
+    truth, charge = rows["momentum"].astype(float), rows["charge"]
+    drawn = truth.mean(axis=0) * [0, 1, 1] + charge * [1.2, 0, 0]
+    shrunk = drawn + [0.5, 0.8, 0.9] * (truth - drawn) + [0, 0.1, 1.0]
+    response = LinearResponse(truth, shrunk, charge)
+    np.testing.assert_allclose(response.slope, [0.5, 0.8, 0.9], rtol=1e-6)
+    np.testing.assert_allclose(response.undo(shrunk, charge), truth, atol=1e-6)
+    with pytest.raises(UserError, match="do not follow the truth"):
+        LinearResponse(truth, -shrunk, charge)
+    with pytest.raises(UserError, match="different momenta, received 1"):
+        LinearResponse(truth[:1], shrunk[:1], charge[:1])
 
 
 def test_training_evaluation_and_export_see_muons(tmp_path: Path) -> None:
