@@ -3,8 +3,8 @@
 
 The network was trained on events of `trackkeras generate dimuon` and has never seen the file. Its events are
 divided into folds. For each fold the ridge regression is fitted to the others, and so is the response of
-both methods, by which their momenta are corrected; then all are tested on the fold that was left out. All rows
-have absolute drift distances. Nothing is written but the text, or JSON with --json.
+both methods, by which their momenta are corrected; then all are tested on the fold that was left out. All
+rows have absolute drift distances. Nothing is written but the text, or JSON with --json.
 
 Example:
     trackkeras generate dimuon --n 60000 --out data/jpsi --workers 2
