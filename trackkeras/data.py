@@ -8,14 +8,14 @@ batches from the result; rows are never handled one by one. The order of an epoc
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
 
 from tfrecords_tools.reader import Dataset
-from tfrecords_tools.schema import Schema
+from tfrecords_tools.schema import Feature
 from trackkeras.errors import UserError
 
 SplitBatch = Callable[[Mapping[str, Any]], Any]
@@ -52,6 +52,7 @@ def training_batches(
     seed: int = 0,
     first_epoch: int = 0,
     limit: int | None = None,
+    columns: Sequence[str] | None = None,
     host: int = 0,
     hosts: int = 1,
 ) -> Batches:
@@ -65,6 +66,7 @@ def training_batches(
         seed: With the epoch number, fixes shard order, block order and row order.
         first_epoch: Epoch to begin with, for a resumed run.
         limit: Rows per epoch at most; which ones is drawn anew in each epoch.
+        columns: Columns that `split_batch` reads; all if None.
         host: Number of this host.
         hosts: Hosts that share the shards; shard i belongs to host i mod hosts.
 
@@ -81,9 +83,11 @@ def training_batches(
             "generate more rows or lower data.batch_size"
         )
 
+    features = _features(source, columns)
+
     def epoch(number: tf.Tensor) -> tf.data.Dataset:
         return (
-            _mixed_rows(files, source.schema, shuffle_blocks, seed, number)
+            _mixed_rows(files, features, shuffle_blocks, seed, number)
             .rebatch(batch_size, drop_remainder=True)
             .take(steps)
         )
@@ -93,7 +97,13 @@ def training_batches(
 
 
 def ordered_batches(
-    source: Dataset, split: str, split_batch: SplitBatch, *, batch_size: int, limit: int | None = None
+    source: Dataset,
+    split: str,
+    split_batch: SplitBatch,
+    *,
+    batch_size: int,
+    limit: int | None = None,
+    columns: Sequence[str] | None = None,
 ) -> Batches:
     """Return the rows of a split once, in file order; the last batch may be short.
 
@@ -103,9 +113,10 @@ def ordered_batches(
         split_batch: Turns record columns into `(inputs, truth)`.
         batch_size: Rows per batch.
         limit: Stop after this many rows.
+        columns: Columns that `split_batch` reads; all if None.
     """
     rows = min(source.rows(split), limit or source.rows(split))
-    parse = _block_parser(source.schema)
+    parse = _block_parser(_features(source, columns))
     blocks = tf.data.TFRecordDataset([str(path) for path in source.files(split)]).batch(1).map(parse)
     batches = blocks.rebatch(batch_size)
     if rows < source.rows(split):
@@ -146,7 +157,7 @@ def _rows_of_host(source: Dataset, host: int, hosts: int) -> int:
 
 
 def _mixed_rows(
-    files: list[str], schema: Schema, shuffle_blocks: int, seed: int, epoch: tf.Tensor
+    files: list[str], features: Sequence[Feature], shuffle_blocks: int, seed: int, epoch: tf.Tensor
 ) -> tf.data.Dataset:
     """One epoch as large mixed groups of rows: shard order, block order and row order all drawn.
 
@@ -154,7 +165,7 @@ def _mixed_rows(
     """
     key = tf.stack([tf.constant(seed, tf.int64), tf.cast(epoch, tf.int64)])
     order = tf.random.experimental.stateless_shuffle(tf.range(len(files)), seed=key)
-    parse = _block_parser(schema)
+    parse = _block_parser(features)
 
     def mix_blocks(index: tf.Tensor, records: tf.Tensor) -> tf.Tensor:
         drawn = tf.random.experimental.stateless_fold_in(key, 2 * index + 1)
@@ -185,23 +196,30 @@ def _mixed_rows(
     )
 
 
-def _block_parser(schema: Schema) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
-    """Return a function from serialised Examples `(blocks,)` to columns `(rows, *shape)`."""
-    ragged = [feature.name for feature in schema.features if feature.ragged]
+def _features(source: Dataset, columns: Sequence[str] | None) -> list[Feature]:
+    """Return the features to parse; what a network does not read may be most of a record."""
+    schema = source.schema
+    features = [schema.feature(name) for name in (schema.names if columns is None else columns)]
+    ragged = [feature.name for feature in features if feature.ragged]
     if ragged:
         raise UserError(
             f"records {schema.name!r}: ragged features {ragged} cannot be batched; store them padded"
         )
+    return features
+
+
+def _block_parser(features: Sequence[Feature]) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+    """Return a function from serialised Examples `(blocks,)` to columns `(rows, *shape)`."""
     spec = {
         feature.name: tf.io.RaggedFeature(tf.as_dtype(feature.dtype), row_splits_dtype=tf.int64)
-        for feature in schema.features
+        for feature in features
     }
 
     def parse(records: tf.Tensor) -> dict[str, tf.Tensor]:
         parsed = tf.io.parse_example(records, spec)
         return {
             feature.name: tf.reshape(parsed[feature.name].values, (-1, *feature.shape))
-            for feature in schema.features
+            for feature in features
         }
 
     return parse

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 Rows = dict[str, NDArray[Any]]
 """Columns of a dataset by name; the first axis of each is the row."""
 
-Statistic = Literal["mean", "std", "median", "p68", "p95", "p99"]
+Statistic = Literal["mean", "std", "w68", "median", "p68", "p95", "p99"]
 
 
 @dataclass(frozen=True)
@@ -221,6 +221,24 @@ class Task(abc.ABC):
     def signature(self) -> Signature:
         """Return names, shapes and units of the model's inputs and outputs."""
 
+    def own_rows(self, rows: Rows) -> Rows:
+        """Return the task's rows of some rows of a dataset: the same unless told otherwise.
+
+        A task whose rows are not those of the records, such as the muons of events, makes them here for
+        evaluation and export, and in `split_batch` for training.
+        """
+        return rows
+
+    def read_rows(self, source: Dataset, split: str, limit: int | None = None) -> Rows:
+        """Return the task's rows of a split.
+
+        Args:
+            source: A dataset.
+            split: Name of the split.
+            limit: Rows of the dataset to read at most.
+        """
+        return self.own_rows(source.read(split, self.columns, limit=limit))
+
     @abc.abstractmethod
     def build(self, run: Run, statistics: Mapping[str, Any]) -> keras.Model:
         """Return an uncompiled functional model with named inputs and outputs, in physical units.
@@ -239,8 +257,11 @@ class Task(abc.ABC):
         """Return `loss`, `metrics` and the like for `model.compile` (the trainer adds the optimizer)."""
 
     @abc.abstractmethod
-    def split_batch(self, run: Run, batch: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
-        """Turn one batch of record columns into `(inputs, truth)` for `fit`; called inside `tf.data`."""
+    def split_batch(self, run: Run, batch: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Turn one batch of record columns into `(inputs, truth)` for `fit`; called inside `tf.data`.
+
+        `(inputs, truth, weights)` where rows count differently.
+        """
 
     def check_data(self, run: Run, dataset_config: Mapping[str, Any]) -> None:
         """Refuse to train on data that the preset contradicts.
@@ -311,6 +332,15 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def baselines(self, dataset_config: Mapping[str, Any], run: Run) -> tuple[Baseline, ...]:
         """Return the classical methods to stand beside the network, in order of increasing cost."""
+
+    def fitted_baselines(self, training_rows: Callable[[], Rows]) -> tuple[Baseline, ...]:
+        """Return further methods that are fitted to the rows on which the network was trained.
+
+        Args:
+            training_rows: Reads the task's rows of the training split; a task without such methods does not
+                call it.
+        """
+        return ()
 
     def extra_samples(self, run: Run) -> tuple[Sample, ...]:
         """Return samples outside the dataset, such as measured tracks; none where the data is absent."""

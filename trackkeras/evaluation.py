@@ -27,6 +27,7 @@ from trackkeras.runs import RunFolder, open_run
 STATISTICS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
     "mean": lambda values: np.mean(values, axis=-1),
     "std": lambda values: np.std(values, axis=-1),
+    "w68": lambda values: np.diff(np.quantile(values, [0.159, 0.841], axis=-1), axis=0)[0] / 2,
     "median": lambda values: np.median(values, axis=-1),
     "p68": lambda values: np.quantile(values, 0.68, axis=-1),
     "p95": lambda values: np.quantile(values, 0.95, axis=-1),
@@ -37,6 +38,8 @@ RESAMPLES = 100
 LARGEST_RESAMPLE = 5_000
 FEWEST_ROWS_IN_BAND = 20
 RESIDUAL_ROWS = 100_000
+FIT_ROWS = 100_000
+"""Rows of the training split that baselines are fitted to."""
 
 Estimators = Mapping[str, tuple[dict[str, Any], Callable[[Rows], Rows]]]
 """By name, a description (`label`, `kind`, `cost`) and a function from rows to predictions."""
@@ -255,14 +258,15 @@ def evaluate(
     if split in others:
         raise UserError(f"a further dataset is named {split!r} as the run's own rows are; name it otherwise")
     model = load_model(folder.best, task)
-    sample = dataset_sample(source, split, limit)
+    sample = dataset_sample(task, source, split, limit)
     config = source.manifest.config
-    own = _estimators(task, run, model, task.baselines(config, run))
+    fitted = task.fitted_baselines(lambda: _training_rows(folder, run, task))
+    own = _estimators(task, run, model, task.baselines(config, run) + fitted)
     wanted: list[tuple[Sample, Estimators]] = [(sample, own)]
     for name, other in others.items():
         # in the field of the other rows
-        estimators = _estimators(task, run, model, task.baselines(other.manifest.config, run))
-        wanted.append((replace(dataset_sample(other, split, limit), name=name), estimators))
+        estimators = _estimators(task, run, model, task.baselines(other.manifest.config, run) + fitted)
+        wanted.append((replace(dataset_sample(task, other, split, limit), name=name), estimators))
     wanted += [(each, own) for each in task.extra_samples(run)]
     samples: list[dict[str, Any]] = []
     residuals: dict[str, NDArray[Any]] = {}
@@ -296,14 +300,20 @@ def evaluate(
     return result
 
 
-def dataset_sample(source: Dataset, split: str, limit: int | None = None) -> Sample:
-    """Return the rows of a split with a description of their origin."""
-    rows = source.read(split, limit=limit)
+def dataset_sample(task: Task, source: Dataset, split: str, limit: int | None = None) -> Sample:
+    """Return the task's rows of a split with a description of their origin."""
+    rows = task.read_rows(source, split, limit)
     manifest = source.manifest
     description = (
         f"{split} rows of {manifest.generator}, configuration {manifest.config_hash}, seed {manifest.seed}"
     )
     return Sample(split, description, rows)
+
+
+def _training_rows(folder: RunFolder, run: Run, task: Task) -> Rows:
+    """Return rows on which a run was trained, not those of another dataset that it is evaluated on."""
+    source = open_dataset(Path(folder.read("dataset.json")["path"]), run)
+    return task.read_rows(source, "train", min(FIT_ROWS, run.data.train_rows or FIT_ROWS))
 
 
 def _estimators(task: Task, run: Run, model: Any, baselines: tuple[Baseline, ...]) -> Estimators:

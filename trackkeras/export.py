@@ -187,7 +187,8 @@ def export(path: Path, out: Path, data: Path | None = None, *, cpp: bool = False
     task = task_of(run)
     source = open_dataset(data or Path(folder.read("dataset.json")["path"]), run)
     model = load_model(folder.best, task)
-    rows = choose_rows(source.chunks("validation", rows=task.parity_rows), task.axes(), task.parity_rows)
+    chunks = map(task.own_rows, source.chunks("validation", task.columns, rows=task.parity_rows))
+    rows = choose_rows(chunks, task.axes(), task.parity_rows)
     name = bundle_name(run, folder)
     temporary = out / name / f".{uuid.uuid4().hex[:8]}"
     try:

@@ -434,6 +434,7 @@ def metric_label(metric: str, definition: Mapping[str, Any]) -> str:
         return metric
     unit = definition.get("unit") or "1"
     statistic = re.sub(r"^p(\d+)$", r"\1th percentile", str(definition["statistic"]))
+    statistic = re.sub(r"^w(\d+)$", r"half width of \1 %", statistic)
     return f"{definition['quantity']} error, {statistic}" + ("" if unit == "1" else f" [{unit}]")
 
 

@@ -79,6 +79,7 @@ def train(
         seed=run.training.seed,
         first_epoch=state["epoch"],
         limit=run.data.train_rows,
+        columns=task.columns,
     )
     validation = _validation_batches(source, task, run)
     statistics = source.manifest.statistics("train")
@@ -92,7 +93,7 @@ def train(
         "model_config.json", {"parameters": trainable_parameters(model), "config": model.get_config()}
     )
     deployed = task.build_deployed(run, statistics)
-    rows = source.read("validation", limit=METRIC_ROWS)
+    rows = task.read_rows(source, "validation", METRIC_ROWS)
     recorder = EpochRecorder(folder, run, state, task, deployed, rows)
     callbacks = [ShowProgress(batches, run.training.epochs), recorder, _tensorboard(folder)]
     if run.training.optimizer == "soap":
@@ -175,6 +176,7 @@ def _validation_batches(source: Dataset, task: Task, run: Run) -> Batches:
         partial(task.split_batch, run),
         batch_size=run.data.batch_size,
         limit=VALIDATION_ROWS,
+        columns=task.columns,
     )
     return Batches(batches.dataset.cache().prefetch(4), batches.steps, batches.rows)
 

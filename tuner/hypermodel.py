@@ -43,7 +43,7 @@ class PresetHyperModel(keras_tuner.HyperModel):
         self.plan = plan
         source = open_dataset(Path(plan.data), plan.parent)
         self.statistics = source.manifest.statistics("train")
-        self._rows = source.read("validation", limit=BATCH)
+        self._rows = task_of(plan.parent).read_rows(source, "validation", BATCH)
 
     def settings(self, hp: keras_tuner.HyperParameters) -> dict[str, Any]:
         """Return the option values, by dotted key, that KerasTuner proposes."""

@@ -91,7 +91,7 @@ def test_step_save_load(preset: str, precision: str, sources: dict[str, Dataset]
     model = fit_one_step(task, run, source)
     for name, output in model.output.items():
         assert output.dtype == "float32", f"{name} must stay float32 under mixed precision"
-    rows = source.read("test", limit=200)
+    rows = task.read_rows(source, "test", 200)
     before = predict(model, rows, task)
     save_model(model, tmp_path / "model.keras")
     after = predict(load_model(tmp_path / "model.keras", task), rows, task)
@@ -107,7 +107,7 @@ def test_export_and_parity(preset: str, sources: dict[str, Dataset], tmp_path: P
     task, run = shrunk(preset)
     source = sources[run.domain]
     model = fit_one_step_and_deploy(task, run, source)
-    rows = source.read("validation")
+    rows = task.read_rows(source, "validation")
     folder = tmp_path / "bundle" / "1"
     report = write_bundle(model, task, folder, rows)
     endpoints = all_endpoints(task)
@@ -150,8 +150,9 @@ def one_preset_per_task() -> list[str]:
 def test_task_answers_every_question(preset: str, sources: dict[str, Dataset]) -> None:
     run = load_run(preset)
     domain, task = find_domain(run.domain), task_of(run)
-    rows = sources[run.domain].read("test")
-    assert domain.check_rows(rows) == []
+    source = sources[run.domain]
+    assert domain.check_rows(source.read("test")) == []
+    rows = task.read_rows(source, "test")
     truth = {tensor.name: rows[tensor.name] for tensor in task.signature().outputs}
     errors = task.errors(rows, truth)
     assert {metric.quantity for metric in task.metrics()} <= set(errors)
@@ -162,6 +163,7 @@ def test_task_answers_every_question(preset: str, sources: dict[str, Dataset]) -
         assert axis.values(rows).shape == (len(rows[next(iter(rows))]),)
     assert compare(task.parity(), rows, truth, truth).excess == 0
     assert task.cost(run) > 0
-    for baseline in task.baselines(sources[run.domain].manifest.config, run):
+    fitted = task.fitted_baselines(lambda: task.read_rows(source, "train"))
+    for baseline in task.baselines(source.manifest.config, run) + fitted:
         pred = baseline.predict(rows)
         assert all(np.isfinite(values).all() for values in task.errors(rows, pred).values()), baseline.name

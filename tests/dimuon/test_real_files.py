@@ -93,6 +93,20 @@ def test_training_files_are_those_of_the_original() -> None:
         np.testing.assert_array_equal(*arrays)
 
 
+def test_bend_of_absolute_distances_gives_the_momentum() -> None:
+    """Sides are found in the experiment's own simulation too; what is left is mostly loss in the dump."""
+    from trackkeras.domains.dimuon.momentum_models import FirstEstimate
+    from trackkeras.domains.dimuon.momentum_rows import muon_columns
+    from trackkeras.domains.dimuon.records import event_rows
+    from trackkeras.domains.dimuon.tracklets import Tracklets
+
+    rows = muon_columns(event_rows(read("JPsi_Dump.root")))
+    station, _ = FirstEstimate()(Tracklets()(rows["elements"], rows["drift"], rows["charge"]))
+    loss = rows["momentum"][:, 2] - np.asarray(station)[:, 2]
+    assert np.median(loss) == pytest.approx(7.0, abs=0.3)
+    assert np.diff(np.quantile(loss, [0.159, 0.841]))[0] / 2 < 1.1
+
+
 def test_combined_muons_are_those_of_the_original_and_the_first_pair() -> None:
     """The original skipped the first event of both files."""
     files = [folder() / f"{name}_Dump_10K.root" for name in ("MUM", "MUP")]

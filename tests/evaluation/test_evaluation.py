@@ -146,3 +146,8 @@ def test_maps_hold_the_metric_of_each_cell() -> None:
         if count < 20
     ]
     assert all(sparse)
+
+
+def test_half_width_is_that_of_the_central_interval() -> None:
+    values = np.random.default_rng(0).permutation(np.arange(1001.0)) - 300
+    assert intervals(values, ["w68"])["w68"]["value"] == pytest.approx(341.0)

@@ -1,0 +1,158 @@
+"""The momentum of a muon at its vertex from its hits, with an uncertainty."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from trackkeras.config import ModelOptions, Run
+from trackkeras.domain import Axis, Baseline, Metric, Parity, Rows, Signature, Task, Tensor
+from trackkeras.domains.dimuon.detectors import PLANES
+from trackkeras.domains.dimuon.momentum_options import MomentumOptions
+from trackkeras.domains.dimuon.momentum_rows import muon_batch, muon_columns
+
+if TYPE_CHECKING:
+    import keras
+
+COMPONENTS = ("px", "py", "pz")
+
+PZ_EDGES = (10.0, 20.0, 25.0, 30.0, 35.0, 40.0, 50.0, 80.0)
+
+
+class MomentumTask(Task):
+    """Hits of one muon to its momentum; the rows are muons, of which an event has up to two."""
+
+    options = MomentumOptions
+    columns: ClassVar[tuple[str, ...]] = ("elements", "drift", "momentum", "muon")
+    keras_modules: ClassVar[tuple[str, ...]] = ("trackkeras.domains.dimuon.momentum_models",)
+    parity_rows: ClassVar[int] = 20_000
+
+    def signature(self) -> Signature:
+        """Return inputs and outputs of the network, with one example: a muon without hits."""
+        return Signature(
+            inputs=(
+                Tensor("elements", (PLANES,), "1", "element of detector d at d - 1, 0: no hit", "int32"),
+                Tensor("drift", (PLANES,), "cm", "absolute drift distance of these hits"),
+                Tensor("charge", (1,), "1", "+1 or -1"),
+            ),
+            outputs=(
+                Tensor("momentum", (3,), "GeV", "px, py, pz at the vertex"),
+                Tensor("sigma", (3,), "GeV", "uncertainty of px, py, pz, one standard deviation"),
+            ),
+            examples={
+                "elements": np.zeros((1, PLANES), "int32"),
+                "drift": np.zeros((1, PLANES), "float32"),
+                "charge": np.ones((1, 1), "float32"),
+            },
+        )
+
+    def own_rows(self, rows: Rows) -> Rows:
+        """Return the muons of some events."""
+        return muon_columns(rows)
+
+    def build(self, run: Run, statistics: Mapping[str, Any]) -> keras.Model:
+        """Return the network with its loss."""
+        from trackkeras.domains.dimuon.momentum_models import build_momentum
+
+        assert isinstance(run.model, MomentumOptions)
+        return build_momentum(run.model, training=True)
+
+    def build_deployed(self, run: Run, statistics: Mapping[str, Any]) -> keras.Model:
+        """Return the network alone."""
+        from trackkeras.domains.dimuon.momentum_models import build_momentum
+
+        assert isinstance(run.model, MomentumOptions)
+        return build_momentum(run.model, training=False)
+
+    def compile_arguments(self, run: Run, statistics: Mapping[str, Any]) -> dict[str, Any]:
+        """Return nothing: the network has its loss."""
+        return {}
+
+    def split_batch(self, run: Run, batch: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Return inputs, truth and weights of the muons of a batch of events."""
+        return muon_batch(batch)
+
+    def shrink(self, model: ModelOptions) -> ModelOptions:
+        """Return the same network with one layer of eight units."""
+        assert isinstance(model, MomentumOptions)
+        return model.model_copy(update={"size": "small", "hidden": (8,)})
+
+    def metrics(self) -> tuple[Metric, ...]:
+        """Return squared error, and bias, spread and half width of each component and of the momentum."""
+        spread = [
+            metric
+            for name in COMPONENTS
+            for metric in (
+                Metric(f"{name}_bias_gev", name, "mean", "GeV"),
+                Metric(f"{name}_sd_gev", name, "std", "GeV"),
+                Metric(f"{name}_68_gev", name, "w68", "GeV"),
+            )
+        ]
+        return (
+            Metric("mse_gev2", "squared", "mean", "GeV^2"),
+            *spread,
+            Metric("p_bias", "p", "mean", "1"),
+            Metric("p_68", "p", "w68", "1"),
+            *(Metric(f"{name}_pull_sd", f"{name}_pull", "std", "1") for name in COMPONENTS),
+        )
+
+    def axes(self) -> tuple[Axis, ...]:
+        """Return the bands: pz and charge."""
+        return (
+            Axis("pz", "pz [GeV]", lambda rows: rows["momentum"][:, 2].astype(float), PZ_EDGES),
+            Axis("charge", "charge", lambda rows: rows["charge"][:, 0].astype(float), (-1.5, 0.0, 1.5)),
+        )
+
+    def residuals(self, rows: Rows, pred: Rows) -> Rows:
+        """Return reconstructed minus true px, py, pz [GeV], and the relative difference of the momentum."""
+        truth, found = rows["momentum"].astype(float), pred["momentum"].astype(float)
+        momentum = np.linalg.norm(truth, axis=1)
+        relative = np.linalg.norm(found, axis=1) / momentum - 1.0
+        return {name: (found - truth)[:, index] for index, name in enumerate(COMPONENTS)} | {"p": relative}
+
+    def residual_labels(self) -> dict[str, str]:
+        """Return axis labels of the residuals."""
+        return {name: f"{name} residual [GeV]" for name in COMPONENTS} | {"p": "relative residual of |p|"}
+
+    def errors(self, rows: Rows, pred: Rows) -> Rows:
+        """Return the signed residuals, their mean square over px, py, pz, and pulls.
+
+        A pull is a residual over its uncertainty; a network that gives the truth without one has pulls of 0.
+        """
+        signed = self.residuals(rows, pred)
+        sigma = np.maximum(pred["sigma"].astype(float), np.finfo(np.float32).tiny)
+        pulls = {f"{name}_pull": signed[name] / sigma[:, index] for index, name in enumerate(COMPONENTS)}
+        squared = np.mean([signed[name] ** 2 for name in COMPONENTS], axis=0)
+        return {"squared": squared, **signed, **pulls}
+
+    def cost(self, run: Run) -> float:
+        """Return the counted operations of the network per muon."""
+        from trackkeras.domains.dimuon.momentum_models import network_operations
+
+        assert isinstance(run.model, MomentumOptions)
+        return network_operations(run.model)
+
+    def baselines(self, dataset_config: Mapping[str, Any], run: Run) -> tuple[Baseline, ...]:
+        """Return none: what stands beside the network is fitted."""
+        return ()
+
+    def fitted_baselines(self, training_rows: Callable[[], Rows]) -> tuple[Baseline, ...]:
+        """Return the mean, and ridge regression on the hits."""
+        from trackkeras.domains.dimuon.momentum_baselines import fitted
+
+        return fitted(training_rows())
+
+    def parity(self) -> Parity:
+        """Return the rule for exported models."""
+        return Parity("|difference| <= 1 MeV + 1e-4 of the momentum; of sigma, 1 MeV + 1e-3 of it", _excess)
+
+
+def _excess(rows: Rows, reference: Rows, other: Rows) -> Any:
+    expected, got = reference["momentum"].astype(float), other["momentum"].astype(float)
+    size = np.linalg.norm(expected, axis=1)
+    momentum = np.abs(got - expected).max(axis=1) / (1e-3 + 1e-4 * size)
+    sigma = reference["sigma"].astype(float)
+    spread = np.abs(other["sigma"] - sigma) / (1e-3 + 1e-3 * sigma)
+    return np.maximum(momentum, spread.max(axis=1))

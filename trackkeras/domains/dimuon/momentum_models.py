@@ -1,0 +1,211 @@
+"""The momentum network: tracklets, a first estimate from KMAG's bend, and what a network adds to it."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from trackkeras.domains.dimuon.detectors import PLANES
+from trackkeras.domains.dimuon.momentum_options import MomentumOptions
+from trackkeras.domains.dimuon.spectrometer import KMAG
+from trackkeras.domains.dimuon.tracklets import Tracklets
+from trackkeras.layers.dense import dense_stack
+from trackkeras.layers.standardize import Standardize
+
+MOST_MOMENTUM = 150.0
+"""A muon that KMAG bends less is taken for one of so many GeV."""
+
+MEAN_LOSS = 7.0
+"""Typical energy loss between vertex and station 1 [GeV], to which the network's correction is added."""
+
+MEAN_TURN = -2.6
+"""Typical px at the vertex less px at station 1 of a positive muon [GeV]: FMAG's bend."""
+
+SCALE = (0.3, 0.3, 2.0)
+"""Size of the network's corrections to px, py, pz [GeV]; the losses measure errors in these units."""
+
+FLOOR = (0.005, 0.005, 0.05)
+"""Least uncertainty of px, py, pz [GeV]."""
+
+FEATURES: tuple[tuple[str, float, float], ...] = (
+    ("x at station 1", 6.5, 5.5),
+    ("y at station 1", 0.0, 14.0),
+    ("x slope at station 1", 0.051, 0.010),
+    ("y slope at station 1", 0.0, 0.026),
+    ("x at station 2", 48.5, 11.5),
+    ("y at station 2", 0.0, 32.0),
+    ("x slope at station 2", 0.069, 0.011),
+    ("y slope at station 2", 0.0, 0.026),
+    ("angle of KMAG's bend", 0.018, 0.004),
+    ("kink in y", 0.0, 0.5),
+    ("spread of x at station 1", 0.0, 1e-2),
+    ("spread of x at station 2", 0.0, 1e-2),
+    ("spread of x at station 3", 0.0, 1e-2),
+    ("share of hits", 1.0, 0.1),
+    ("pz", 24.0, 6.0),
+    ("logarithm of pz", 3.15, 0.25),
+    ("px", 1.2, 0.3),
+    ("py", 0.0, 0.65),
+    ("px that FMAG's middle asks for", 0.0, 1.0),
+    ("py that the beam asks for", 0.0, 1.0),
+)
+"""Name, typical mean and size of what the network sees, for J/psi from the dump; nothing depends on them but
+the speed of learning."""
+
+_X1, _Y1, _TX1, _TY1, _TURN, _KINK = 0, 1, 2, 3, 8, 9
+_STATION_1 = 625.0
+"""About the z of station 1 [cm]."""
+
+
+@keras.saving.register_keras_serializable(package="trackkeras")
+class FirstEstimate(keras.layers.Layer):
+    """Momentum at station 1 from KMAG's bend, and the features of the network."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"dtype": "float32", **kwargs})
+
+    def call(self, tracklets: Any) -> tuple[Any, Any]:
+        """Return momentum and features.
+
+        Args:
+            tracklets: `(n, 14)`, see `Tracklets`.
+
+        Returns:
+            px, py, pz at station 1, `(n, 3)` [GeV], as those of a positive muon; and `(n, 20)`, see
+            `FEATURES`.
+        """
+
+        def column(index: int) -> Any:
+            return tracklets[:, index : index + 1]
+
+        pz = KMAG.kick / ops.maximum(column(_TURN), KMAG.kick / MOST_MOMENTUM)
+        px, py = pz * column(_TX1), pz * column(_TY1)
+        # A muon from the beam's line that was bent in the middle of FMAG points to x = 0 there.
+        miss_x = pz * (column(_X1) / _STATION_1 - column(_TX1))
+        miss_y = pz * (column(_Y1) / _STATION_1 - column(_TY1))
+        bounded = ops.concatenate(
+            [tracklets[:, :_KINK], ops.tanh(column(_KINK)), tracklets[:, _KINK + 1 :]], axis=-1
+        )
+        features = [bounded, pz, ops.log(pz), px, py, miss_x, miss_y]
+        return ops.concatenate([px, py, pz], axis=-1), ops.concatenate(features, axis=-1)
+
+
+@keras.saving.register_keras_serializable(package="trackkeras")
+class AtVertex(keras.layers.Layer):
+    """Momentum at the vertex: that at station 1, FMAG's bend, the mean loss, and the network's correction."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"dtype": "float32", **kwargs})
+
+    def call(self, station: Any, correction: Any, charge: Any) -> Any:
+        """Return `(n, 3)` [GeV] from `station` `(n, 3)` [GeV], `correction` `(n, 3)`, `charge` `(n, 1)`."""
+        shift = ops.convert_to_tensor([[MEAN_TURN, 0.0, MEAN_LOSS]], dtype="float32")
+        scale = ops.convert_to_tensor([SCALE], dtype="float32")
+        momentum = station + shift + scale * correction
+        return ops.concatenate([charge * momentum[:, :1], momentum[:, 1:]], axis=-1)
+
+
+@keras.saving.register_keras_serializable(package="trackkeras")
+class Uncertainty(keras.layers.Layer):
+    """A positive uncertainty of each component [GeV], from numbers of order one."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"dtype": "float32", **kwargs})
+
+    def call(self, heads: Any) -> Any:
+        """Return `(n, 3)` [GeV] from `(n, 3)`."""
+        floor, scale = (ops.convert_to_tensor([numbers], dtype="float32") for numbers in (FLOOR, SCALE))
+        return floor + scale * ops.softplus(ops.cast(heads, "float32"))
+
+
+@keras.saving.register_keras_serializable(package="trackkeras")
+class MomentumModel(keras.Model):
+    """A momentum network in training: squared error of the mean, likelihood of the uncertainty.
+
+    The likelihood sees the mean as given, and the uncertainty has layers of its own: the mean is what it
+    would be without an uncertainty.
+    """
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """Return the mean over rows of both losses.
+
+        Args:
+            x: Not used.
+            y: `momentum`, `(n, 3)` [GeV].
+            y_pred: `momentum` and `sigma`, `(n, 3)` [GeV].
+            sample_weight: `(n,)`; rows of weight 0 count for nothing.
+            training: Not used.
+        """
+        scale = tf.constant([SCALE])
+        truth, momentum = y["momentum"] / scale, y_pred["momentum"] / scale
+        sigma = y_pred["sigma"] / scale
+        squared = tf.reduce_sum(tf.square(truth - momentum), axis=-1)
+        pull = (truth - tf.stop_gradient(momentum)) / sigma
+        likelihood = tf.reduce_sum(0.5 * tf.square(pull) + tf.math.log(sigma), axis=-1)
+        loss = squared + likelihood
+        weight = tf.ones_like(loss) if sample_weight is None else tf.cast(sample_weight, loss.dtype)
+        mean = tf.reduce_sum(weight * loss) / tf.maximum(tf.reduce_sum(weight), 1.0)
+        # The gradients of replicas are summed.
+        return mean / tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def build_momentum(options: MomentumOptions, *, training: bool) -> keras.Model:
+    """Build a momentum network.
+
+    Args:
+        options: Widths, activation, resolution.
+        training: Whether it carries its loss.
+
+    Returns:
+        A model from `elements` `(n, 62)`, `drift` `(n, 62)` [cm], `charge` `(n, 1)` to `momentum` and
+        `sigma`, `(n, 3)` [GeV].
+    """
+    inputs = {
+        "elements": keras.Input((PLANES,), name="elements", dtype="int32"),
+        "drift": keras.Input((PLANES,), name="drift", dtype="float32"),
+        "charge": keras.Input((1,), name="charge", dtype="float32"),
+    }
+    tracklets = Tracklets(options.resolution, name="tracklets")(*inputs.values())
+    station, features = FirstEstimate(name="first_estimate")(tracklets)
+    _, mean, scale = zip(*FEATURES, strict=True)
+    features = Standardize(list(mean), list(scale), dtype="float32", name="features")(features)
+    hidden = dense_stack(features, options.widths, options.activation)
+    # The linear part finds what a regression would, the rest begins at nothing.
+    linear = keras.layers.Dense(3, kernel_initializer="zeros", dtype="float32", name="linear")(features)
+    curved = keras.layers.Dense(
+        3, use_bias=False, kernel_initializer="zeros", dtype="float32", name="curved"
+    )(hidden)
+    correction = keras.layers.Add(dtype="float32", name="correction")([linear, curved])
+    momentum = AtVertex(name="momentum")(station, correction, inputs["charge"])
+    doubt = dense_stack(features, options.widths[-1:], options.activation, name="doubt")
+    heads = keras.layers.Dense(3, kernel_initializer="zeros", dtype="float32", name="spread")(doubt)
+    outputs = {"momentum": momentum, "sigma": Uncertainty(name="sigma")(heads)}
+    return (MomentumModel if training else keras.Model)(inputs, outputs, name="momentum")
+
+
+def network_operations(options: MomentumOptions) -> float:
+    """Return the counted operations of a network per muon; an activation counts 34.
+
+    A set of sides takes in each of six planes a product and a sum for the distance, four for the solution,
+    four for the residual and three for its square, beside some 40 for the rest and its exponential.
+    """
+    from trackkeras.domains.dimuon.tracklets import SIDES, STATIONS
+
+    sides = 2 * len(STATIONS) * len(SIDES) * (6 * 13 + 40)
+    wires = 5 * len(STATIONS) * 6 * 16
+    widths = (len(FEATURES), *options.widths)
+    dense = sum(2 * one * two + 34 * two for one, two in pairwise(widths))
+    last = options.widths[-1]
+    doubt = 2 * len(FEATURES) * last + 34 * last + 2 * last * 3
+    return float(sides + wires + dense + doubt + 2 * 3 * (last + len(FEATURES)))

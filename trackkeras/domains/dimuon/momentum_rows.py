@@ -1,0 +1,52 @@
+"""Events as muons: each of the two muons of an event is a row of the momentum network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from trackkeras.domain import Rows
+from trackkeras.domains.dimuon.events import CHARGES
+
+
+def muon_columns(rows: Rows) -> Rows:
+    """Return the muons of some events, absent ones left out; the mu+ of an event comes before its mu-.
+
+    Args:
+        rows: `elements` and `drift` `(n, 2, 62)`, `momentum` `(n, 2, 3)`, `muon` `(n, 2)`, as in records.
+
+    Returns:
+        For m muons `elements` `(m, 62)` int32, `drift` `(m, 62)` [cm], not negative, `charge` `(m, 1)`,
+        `momentum` `(m, 3)` [GeV], its `sigma`, 0 as it is the truth, and `event` `(m,)`, the event's row.
+    """
+    there = rows["muon"] > 0
+    event, muon = np.nonzero(there)
+    momentum = rows["momentum"][there]
+    return {
+        "elements": rows["elements"][there].astype(np.int32),
+        "drift": np.abs(rows["drift"][there]),
+        "charge": np.take(np.array(CHARGES, dtype=np.float32), muon)[:, None],
+        "momentum": momentum,
+        "sigma": np.zeros_like(momentum),
+        "event": event,
+    }
+
+
+def muon_batch(batch: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], Any]:
+    """Return inputs, truth and weights of all muons of a batch of events; absent ones have weight 0."""
+    import tensorflow as tf
+
+    def unfolded(name: str) -> Any:
+        column = batch[name]
+        return tf.reshape(column, (-1, *column.shape[2:]))
+
+    charges = tf.tile(tf.constant(CHARGES, tf.float32)[:, None], (tf.shape(batch["muon"])[0], 1))
+    inputs = {
+        "elements": tf.cast(unfolded("elements"), tf.int32),
+        "drift": tf.abs(unfolded("drift")),
+        "charge": charges,
+    }
+    weight = tf.cast(tf.reshape(batch["muon"], (-1,)), tf.float32)
+    return inputs, {"momentum": unfolded("momentum")}, weight
