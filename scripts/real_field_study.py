@@ -26,6 +26,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,7 @@ def summary(errors: Errors, rows: Rows) -> dict[str, Any]:
     """Return the statistics of position errors [mm], over all rows and in bands of momentum [GeV]."""
     momentum = 1.0 / (np.abs(rows["state"][:, 4]) * GEV)
     bands = {}
-    for low, high in zip(MOMENTA[:-1], MOMENTA[1:], strict=True):
+    for low, high in pairwise(MOMENTA):
         inside = errors[(momentum >= low) & (momentum < high)]
         if inside.size:
             bands[f"{low:g}-{high:g}"] = {"rows": int(inside.size), **intervals(inside, STATISTICS)}

@@ -45,6 +45,9 @@ Array = NDArray[np.float64]
 STEEPEST = 3.0
 """Slopes beyond this one bend as if they were of this size: such tracks are lost, but must stay finite."""
 
+BOX = Harmonics()
+"""The default box holds the tracks between UT and T."""
+
 CHUNK = 200
 """Tracks whose harmonics are held in memory at a time."""
 
@@ -227,7 +230,7 @@ def calibrate_terms(
 def calibrate_harmonics(
     tracks: Tracks,
     base: Field,
-    harmonics: Harmonics = Harmonics(),
+    harmonics: Harmonics = BOX,
     options: CalibrationOptions = CalibrationOptions(),
     log: Callable[[str], None] | None = None,
 ) -> Array:
