@@ -26,6 +26,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -96,18 +97,14 @@ def study(arguments: argparse.Namespace) -> str:
         started = time.monotonic()
         entries[name] = summary(find(), rows) | {"seconds": round(time.monotonic() - started, 1)}
 
-    judge("field lhcb, Runge-Kutta", lambda: field_errors(make_field("lhcb"), rows))
+    judge("field lhcb, Runge-Kutta", partial(field_errors, make_field("lhcb"), rows))
     for path in arguments.run:
-        judge(f"{path.name}, generated tracks alone", lambda path=path: run_errors(path, rows))
+        judge(f"{path.name}, generated tracks alone", partial(run_errors, path, rows))
+    tuning = arguments.epochs, arguments.learning_rate, arguments.seed
     for path in arguments.finetune:
-        judge(
-            f"{path.name}, trained further",
-            lambda path=path: finetuned(
-                path, rows, fold, arguments.epochs, arguments.learning_rate, arguments.seed
-            ),
-        )
+        judge(f"{path.name}, trained further", partial(finetuned, path, rows, fold, *tuning))
     for kind in arguments.calibrate:
-        judge(f"field calibrated, {kind}", lambda kind=kind: calibrated(kind, rows, fold))
+        judge(f"field calibrated, {kind}", partial(calibrated, kind, rows, fold))
     report = {
         "sample": f"rows {real_data.FIT_ROWS} to {real_data.FIT_ROWS + count - 1} of real_field_crossing_4000"
         f".npz, z {real_data.CROSSING_Z[0]:g} to {real_data.CROSSING_Z[1]:g} mm; {arguments.folds} folds, "

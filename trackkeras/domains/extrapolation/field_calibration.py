@@ -80,7 +80,7 @@ class CalibrationOptions:
     evaluations: int = 30
     centre: tuple[float, float] = (0.0, 11000.0)
     width: tuple[float, float] = (1100.0, 4000.0)
-    sin2: tuple[float, float] = (-1.5, 0.8)
+    sin2: tuple[float, float] = (-1.5, 0.89)
 
 
 @dataclass(frozen=True)
@@ -294,7 +294,7 @@ def _robust_ridge(design: Array, target: Array, start: Array, options: Calibrati
     for _ in range(options.reweightings):
         weights = 1.0 / np.sqrt(1.0 + (wanted - flat @ found) ** 2)
         weighted = flat * weights[:, None]
-        found = np.linalg.solve(weighted.T @ flat + ridge, weighted.T @ wanted)
+        found = np.asarray(np.linalg.solve(weighted.T @ flat + ridge, weighted.T @ wanted), np.float64)
     return found
 
 

@@ -56,23 +56,25 @@ class Harmonics:
         """
         kx, wave_x, slope_x = _waves(x, self.waves_x, self.half_x)
         kz, wave_z, slope_z = _waves(z - self.centre_z, self.waves_z, self.half_z)
-        # The constant has no field but in its product with y; a tiny wave number gives that limit.
+        # Without waves the potential is y, the limit of a tiny wave number.
         k = np.maximum(np.hypot(kx[:, None], kz[None, :]), 1e-7)
         scale = 1.0 / (k * np.cosh(k * self.reach))
         grown = k * y[:, None, None]
         even, odd = np.cosh(grown) * scale, np.sinh(grown) * scale
-        components = []
-        for rise, fall in ((odd, even), (even, odd)):  # potential odd in y, and even in y
-            components.append(
-                (
-                    slope_x[:, :, None] * rise * wave_z[:, None, :],
-                    wave_x[:, :, None] * fall * k * wave_z[:, None, :],
-                    wave_x[:, :, None] * rise * slope_z[:, None, :],
-                )
+        even_slope, odd_slope = even * k, odd * k
+        odd_slope[:, 0, 0] = 0.0  # a constant potential, for which there is no such limit
+        # A potential that is odd in y, and one that is even.
+        families = ((odd, even_slope), (even, odd_slope))
+        components = [
+            (
+                slope_x[:, :, None] * wave_y * wave_z[:, None, :],
+                wave_x[:, :, None] * slope_y * wave_z[:, None, :],
+                wave_x[:, :, None] * wave_y * slope_z[:, None, :],
             )
-        return np.stack([np.stack(parts, axis=1).reshape(len(x), 3, -1) for parts in components], 2).reshape(
-            len(x), 3, -1
-        )
+            for wave_y, slope_y in families
+        ]
+        together = [np.stack(parts, axis=1).reshape(len(x), 3, -1) for parts in components]
+        return np.concatenate(together, axis=2)
 
 
 def _waves(position: Array, count: int, half: float) -> tuple[Array, Array, Array]:
