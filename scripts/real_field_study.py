@@ -155,11 +155,11 @@ def field_errors(field: Field, rows: Rows) -> Errors:
 def calibrated(kind: str, rows: Rows, fold: NDArray[np.int64]) -> Errors:
     """Return the errors of every fold in a field that was calibrated with the others."""
     from trackkeras.domains.extrapolation.field_calibration import (
+        BOX,
         calibrate_harmonics,
         calibrate_terms,
         calibrated_map,
     )
-    from trackkeras.domains.extrapolation.field_harmonics import Harmonics
 
     base = make_field("lhcb")
 
@@ -168,7 +168,7 @@ def calibrated(kind: str, rows: Rows, fold: NDArray[np.int64]) -> Errors:
         if kind == "terms":
             field = make_field("maxwell", terms=calibrate_terms(tracks, lhcb.TERMS))
         else:
-            field = calibrated_map(base, Harmonics(), calibrate_harmonics(tracks, base))
+            field = calibrated_map(base, BOX, calibrate_harmonics(tracks, base))
         return field_errors(field, unknown)
 
     return in_folds(f"calibrate {kind}", rows, fold, find)
@@ -265,11 +265,11 @@ def legacy(data: Path, path: Path) -> dict[str, Any]:
 def write_map(path: Path, rows: Rows) -> dict[str, Any]:
     """Calibrate with all rows and write the map, with a YAML file beside it that names it."""
     from trackkeras.domains.extrapolation.field_calibration import (
+        BOX,
         NODES,
         calibrate_harmonics,
         calibrated_map,
     )
-    from trackkeras.domains.extrapolation.field_harmonics import Harmonics
     from trackkeras.domains.extrapolation.grid import check_new, write_grid
 
     named = path.with_suffix(".yaml")
@@ -277,7 +277,7 @@ def write_map(path: Path, rows: Rows) -> dict[str, Any]:
         check_new(file, False)
     base = make_field("lhcb")
     found = calibrate_harmonics(tracks_of(rows), base, log=lambda line: print(line, file=sys.stderr))
-    field = calibrated_map(base, Harmonics(), found)
+    field = calibrated_map(base, BOX, found)
     nodes = write_grid(field, path, NODES)
     options = {"name": "grid", "path": str(path.resolve()), "interpolation": "cubic"}
     with new_file(named) as out:
