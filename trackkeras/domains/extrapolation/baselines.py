@@ -19,6 +19,7 @@ from trackkeras.domain import Baseline, Rows
 from trackkeras.domains.extrapolation import kernels
 from trackkeras.domains.extrapolation.fields import Field
 from trackkeras.domains.extrapolation.generation_options import GenerateOptions
+from trackkeras.domains.extrapolation.polynomial import polynomial_of
 from trackkeras.domains.extrapolation.propagation import Status, integrate, stage_table
 from trackkeras.domains.extrapolation.tableaus import TABLEAUS, Tableau
 from trackkeras.units import KAPPA
@@ -154,6 +155,7 @@ def default_baselines(dataset_config: Mapping[str, Any], operations: float) -> t
     known = {"field": dataset_config["field"]}  # the rest describes the sample, or what was merged
     field = validate(GenerateOptions, known, "the dataset's generator").make_field()
     steps = equal_cost_steps(field, operations)
+    polynomial = polynomial_of(dataset_config)
     return (
         line,
         Baseline(
@@ -161,6 +163,12 @@ def default_baselines(dataset_config: Mapping[str, Any], operations: float) -> t
             f"parabola (field {field.name})",
             parabola(field),
             PARABOLA + field_operations(field),
+        ),
+        Baseline(
+            "polynomial",
+            f"fitted polynomial, {polynomial.terms} coefficients (field {field.name})",
+            polynomial,
+            polynomial.operations + BEND_RESIDUAL,
         ),
         Baseline(
             "rk4_equal_cost",

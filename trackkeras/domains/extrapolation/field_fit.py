@@ -198,7 +198,7 @@ def fit_map(
         shapes = flat.reshape(-1, 3)
         basis = np.empty((wanted.size, terms))
         for column, shape in enumerate(shapes):
-            basis[: 3 * fitted.shape[1], column] = _components([(1.0, *shape)], fitted).ravel()
+            basis[: 3 * fitted.shape[1], column] = components([(1.0, *shape)], fitted).ravel()
         basis[-terms:] = np.eye(terms) / options.ridge
         peaks = np.linalg.lstsq(basis, wanted)[0]
         return peaks, basis @ peaks - wanted
@@ -234,7 +234,7 @@ def fit_map(
     rows = np.column_stack([solve(best.x)[0], best.x.reshape(-1, 3)])
     ordered = rounded(rows[np.argsort(rows[:, 1])].tolist())
     truth = target.field(*held)
-    apart = np.linalg.norm(_components(ordered, held).T - truth, axis=1)
+    apart = np.linalg.norm(components(ordered, held).T - truth, axis=1)
     return MapFit(
         terms=ordered,
         rms_T=float(np.sqrt(np.mean(apart**2))),
@@ -245,13 +245,13 @@ def fit_map(
     )
 
 
-def _components(terms: Terms, points: Array) -> Array:
+def components(terms: Terms, points: Array) -> Array:
     """Return Bx, By, Bz of some terms at points, `(3, n)`, without making and checking a field."""
-    components = np.empty((3, points.shape[1]))
+    b = np.empty((3, points.shape[1]))
     x, y, z = points
     no_nodes = np.zeros((1, 1, 1, 4), np.float32)
-    kernels.field_points(kernels.MAXWELL, maxwell_params(terms), no_nodes, x, y, z, components)
-    return components
+    kernels.field_points(kernels.MAXWELL, maxwell_params(terms), no_nodes, x, y, z, b)
+    return b
 
 
 def write_fit(fit: MapFit, target: FieldProtocol, path: Path) -> None:

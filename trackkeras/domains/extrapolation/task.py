@@ -111,7 +111,7 @@ class ExtrapolationTask(Task):
         return radial | {name: np.abs(value) for name, value in signed.items()}
 
     def baselines(self, dataset_config: Mapping[str, Any], run: Run) -> tuple[Baseline, ...]:
-        """Return straight line, parabola, and Runge-Kutta of the network's counted cost."""
+        """Return straight line, parabola, fitted polynomial, and Runge-Kutta of the network's cost."""
         from trackkeras.domains.extrapolation.baselines import default_baselines
 
         return default_baselines(dataset_config, self.cost(run))
