@@ -114,7 +114,6 @@ BAD_INPUT = {
     "ingest extrapolation nowhere.npz --out x": "nowhere.npz",
     "ingest extrapolation nowhere.npz --out x --set signed=true": "unknown key 'signed'",
     "ingest dimuon nowhere.root --out x": "no such file: nowhere.root",
-    "generate dimuon --out x": "the domain 'dimuon' has no simulation; read files with `trackkeras ingest`",
     "serve nowhere": "no such folder: nowhere",
     "serving-config nowhere": "no such folder: nowhere",
     "query m --inputs '{' --address 127.0.0.1:1": "--inputs is not valid JSON",

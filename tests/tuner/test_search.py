@@ -56,7 +56,9 @@ def test_every_trial_is_recorded_with_its_fate(searched: Searched, plan: Plan) -
             assert {"pos_95_mm", "val_loss", "latency_us", "us_per_row", "rows_per_s"} <= set(row["metrics"])
     first = summary["trials"][0]["settings"]
     assert first["training.learning_rate"] == 1e-3, "the preset's own value, where the space has it"
-    assert json.loads((folder / "search.json").read_text()) == summary
+    written = json.loads((folder / "search.json").read_text())
+    # Another test may have gone on with the finished search, which takes a moment and changes nothing else.
+    assert {**written, "seconds": summary["seconds"]} == summary
 
 
 def test_batch_size_reaches_the_pipeline(searched: Searched) -> None:
