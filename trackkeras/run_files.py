@@ -110,7 +110,6 @@ def metric_definitions(all_metrics: Sequence[Mapping[str, Any]]) -> dict[str, di
 
 def headline_metrics(definitions: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return the metrics that get figures: those with a target, else the first."""
-    """Return the metrics worth a figure: those with a target, else the first."""
     return [name for name, item in definitions.items() if item.get("target") is not None] or list(
         definitions
     )[:1]
