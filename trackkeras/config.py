@@ -72,6 +72,11 @@ class TrainingOptions(Options):
     min_delta: float = Field(1e-6, ge=0, description="Smallest change of val_loss that counts.")
     checkpoint_every: int = Field(10, ge=1, description="Epochs between numbered checkpoints.")
     time_budget_s: float | None = Field(None, gt=0, description="Stop after the epoch that crosses it.")
+    clock: Literal["wall", "processor"] = Field(
+        "wall",
+        description="What the time budget counts; processor: the time of all this program's threads, "
+        "which other work on the machine leaves alone.",
+    )
     mixed_precision: Literal["off", "float16", "bfloat16"] = Field(
         "off", description="Number format of the hidden layers; inputs and outputs stay float32."
     )

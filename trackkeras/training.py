@@ -164,6 +164,7 @@ def _prepare_folder(
         "best_val_loss": None,
         "wait": 0,
         "seconds": 0.0,
+        "processor_seconds": 0.0,
         "finished": False,
         "reason": None,
     }
@@ -254,11 +255,11 @@ class EpochRecorder(keras.callbacks.Callback):
             before = folder.read("history.json")
             self.records = {key: before[key][: state["epoch"]] for key in ("train", "val")}
         self._raw: list[np.ndarray] | None = None
-        self._start = 0.0
+        self._start = np.zeros(2)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Start the clock of this epoch."""
-        self._start = time.monotonic()
+        self._start = np.array([time.monotonic(), time.process_time()])
 
     def on_test_begin(self, logs: Any = None) -> None:
         """Validate with the moving average."""
@@ -302,11 +303,13 @@ class EpochRecorder(keras.callbacks.Callback):
             state |= {"best_epoch": epochs, "best_val_loss": val_loss, "wait": 0}
         else:
             state["wait"] += 1
-        state["seconds"] += time.monotonic() - self._start
+        wall, processor = np.array([time.monotonic(), time.process_time()]) - self._start
+        state["seconds"] += float(wall)
+        state["processor_seconds"] += float(processor)
         self._fit_schedule()
         if state["wait"] >= options.patience:
             state["reason"] = f"no improvement for {options.patience} epochs"
-        elif options.time_budget_s is not None and state["seconds"] >= options.time_budget_s:
+        elif options.time_budget_s is not None and self._used() >= options.time_budget_s:
             state["reason"] = f"time budget of {options.time_budget_s:g} s used"
         elif epochs == options.epochs:
             state["reason"] = "all epochs done"
@@ -320,12 +323,16 @@ class EpochRecorder(keras.callbacks.Callback):
         if state["finished"]:
             self.model.stop_training = True
 
+    def _used(self) -> float:
+        """Return what counts against the time budget [s]."""
+        return float(self.state["seconds" if self.options.clock == "wall" else "processor_seconds"])
+
     def _fit_schedule(self) -> None:
         """Let the learning rate end with the time budget, at the speed of the epochs so far."""
         if self.options.schedule == "budget":
             assert self.options.time_budget_s is not None
             steps = int(self.model.optimizer.iterations)
-            affordable = steps * self.options.time_budget_s / self.state["seconds"]
+            affordable = steps * self.options.time_budget_s / self._used()
             most = steps / (self.state["epoch"] + 1) * self.options.epochs
             optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
             optimizer._learning_rate.end_at(min(affordable, most))
@@ -340,6 +347,7 @@ class EpochRecorder(keras.callbacks.Callback):
                 "best_epoch": state["best_epoch"],
                 "best_val_loss": state["best_val_loss"],
                 "training_time": state["seconds"],
+                "processor_time": state["processor_seconds"],
                 "stopped": state["reason"],
             },
         )
