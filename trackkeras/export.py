@@ -35,7 +35,7 @@ from trackkeras.config import Run
 from trackkeras.cpp_export import identifier, run_header, write_header
 from trackkeras.domain import Endpoint, Rows, Task, Tensor, open_dataset, task_of
 from trackkeras.errors import UserError
-from trackkeras.evaluation import predict
+from trackkeras.evaluation import in_chunks, raw_outputs
 from trackkeras.formats import (
     OPSET,
     quiet_converters,
@@ -44,7 +44,7 @@ from trackkeras.formats import (
     write_onnx,
     write_saved_model,
 )
-from trackkeras.parity import choose_rows, compare, describe_bands
+from trackkeras.parity import ParityResult, choose_rows, compare, describe_bands, joined
 from trackkeras.runs import RunFolder, environment, open_run
 
 FORMATS = ("saved_model", "onnx", "cpp")
@@ -58,7 +58,7 @@ def all_endpoints(task: Task) -> dict[str, Endpoint]:
         return dict(model(inputs, training=False))
 
     def reference(model: keras.Model, rows: Rows) -> Rows:
-        return predict(model, rows, task)
+        return raw_outputs(model, rows, task)
 
     network = Endpoint(task.signature(), compute, reference, task.parity(), task.parity_rows, in_header=True)
     return {DEFAULT_SIGNATURE: network, **task.endpoints()}
@@ -100,12 +100,10 @@ def _check_endpoint(
     header: Path | None,
 ) -> dict[str, Any]:
     signature, axes = endpoint.signature, task.axes()
-    rows = choose_rows([rows], axes, endpoint.parity_rows)
-    inputs = task.inputs(rows)
-    reference = endpoint.reference(model, rows)
-    runners: dict[str, Callable[[], Rows]] = {
-        "saved_model": lambda: run_saved_model(directory, inputs, signature, name),
-        "onnx": lambda: run_onnx(directory / onnx_name(name), inputs, signature),
+    rows = choose_rows([rows], axes, endpoint.parity_rows, task.parity_band_rows)
+    runners: dict[str, Callable[[Rows], Rows]] = {
+        "saved_model": lambda inputs: run_saved_model(directory, inputs, signature, name),
+        "onnx": lambda inputs: run_onnx(directory / onnx_name(name), inputs, signature),
     }
     report: dict[str, Any] = {
         "rule": endpoint.parity.description,
@@ -116,30 +114,45 @@ def _check_endpoint(
         if find_compiler() is None:
             report["cpp"] = {"not_compared": "there is no C++ compiler"}
         else:
-            runners["cpp"] = lambda: run_header(header, inputs, signature, name)
-    for kind, runner in runners.items():
-        try:
-            found = runner()
-        except (ServingError, UserError):
-            raise
-        except Exception as error:  # the engines' errors have no common base class
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-            raise UserError(f"{name} in {kind} cannot be run: {reason}; nothing exported") from error
-        result = compare(endpoint.parity, rows, reference, found)
+            runners["cpp"] = lambda inputs: run_header(header, inputs, signature, name)
+    results: dict[str, list[ParityResult]] = {kind: [] for kind in runners}
+    for part in in_chunks(rows, task.chunk_rows):
+        inputs, reference = task.inputs(part), endpoint.reference(model, part)
+        for kind, runner in runners.items():
+            found = _outputs(f"{name} in {kind}", runner, inputs)
+            result = compare(endpoint.parity, part, reference, found)
+            if result.excess > 1.0:
+                row = result.worst
+                raise UserError(
+                    f"{name} in {kind} differs from Keras by {result.excess:.3g} times what is allowed "
+                    f"({endpoint.parity.description}); worst row {_row(signature.inputs, inputs, row)}: "
+                    f"Keras gives {_row(signature.outputs, reference, row)}, {kind} gives "
+                    f"{_row(signature.outputs, found, row)}; nothing exported"
+                )
+            results[kind].append(result)
+    for kind, parts in results.items():
+        result = joined(parts)
         report[kind] = {
             "excess": result.excess,
             "largest_difference": result.largest,
             "bands": result.in_bands(axes, rows),
         }
-        if result.excess > 1.0:
-            row = result.worst
-            raise UserError(
-                f"{name} in {kind} differs from Keras by {result.excess:.3g} times what is allowed "
-                f"({endpoint.parity.description}); worst row {_row(signature.inputs, inputs, row)}: Keras "
-                f"gives {_row(signature.outputs, reference, row)}, {kind} gives "
-                f"{_row(signature.outputs, found, row)}; nothing exported"
-            )
     return report
+
+
+def _outputs(what: str, runner: Callable[[Rows], Rows], inputs: Rows) -> Rows:
+    """Return what a format gives.
+
+    Raises:
+        UserError: It cannot be run.
+    """
+    try:
+        return runner(inputs)
+    except (ServingError, UserError):
+        raise
+    except Exception as error:  # the engines' errors have no common base class
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+        raise UserError(f"{what} cannot be run: {reason}; nothing exported") from error
 
 
 def _row(tensors: Sequence[Tensor], columns: Rows, row: int) -> str:
@@ -188,7 +201,7 @@ def export(path: Path, out: Path, data: Path | None = None, *, cpp: bool = False
     source = open_dataset(data or Path(folder.read("dataset.json")["path"]), run)
     model = load_model(folder.best, task)
     chunks = map(task.own_rows, source.chunks("validation", task.columns, rows=task.parity_rows))
-    rows = choose_rows(chunks, task.axes(), task.parity_rows)
+    rows = choose_rows(chunks, task.axes(), task.parity_rows, task.parity_band_rows)
     name = bundle_name(run, folder)
     temporary = out / name / f".{uuid.uuid4().hex[:8]}"
     try:

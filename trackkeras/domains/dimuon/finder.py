@@ -38,7 +38,8 @@ class FinderTask(Task):
     options = FinderOptions
     columns: ClassVar[tuple[str, ...]] = finder_rows.COLUMNS
     keras_modules: ClassVar[tuple[str, ...]] = ("trackkeras.domains.dimuon.finder_models",)
-    parity_rows: ClassVar[int] = 50
+    parity_rows: ClassVar[int] = 200
+    parity_band_rows: ClassVar[int | None] = 20
     validation_rows: ClassVar[int] = 2000
     metric_rows: ClassVar[int] = 2000
     chunk_rows: ClassVar[int | None] = 256
@@ -104,7 +105,7 @@ class FinderTask(Task):
     def compile_arguments(self, run: Run, statistics: Mapping[str, Any]) -> dict[str, Any]:
         """Return the weights of the loss's parts."""
         assert isinstance(run.model, FinderOptions)
-        return {"weights": {"overlap": run.model.overlap}}
+        return {"weights": {"overlap": run.model.overlap, "denoising": run.model.denoise}}
 
     def split_batch(self, run: Run, batch: Mapping[str, Any]) -> tuple[Any, ...]:
         """Return the matrices of a batch of events, and their true elements."""
@@ -118,7 +119,7 @@ class FinderTask(Task):
         """
         assert isinstance(model, FinderOptions)
         network = {"prod": "basic", "acc": "attention"}.get(model.network, model.network)
-        return model.model_copy(update={"network": network, "size": "tiny"})
+        return FinderOptions(network=network, size="tiny")
 
     # -- evaluation --------------------------------------------------------------------------------------
     def metrics(self) -> tuple[Metric, ...]:
