@@ -181,7 +181,9 @@ def bundle_name(run: Run, folder: RunFolder) -> str:
     return folder.name if folder.name.startswith(f"{run.preset}-") else f"{run.preset}-{folder.name}"
 
 
-def export(path: Path, out: Path, data: Path | None = None, *, cpp: bool = False) -> Path:
+def export(
+    path: Path, out: Path, data: Path | None = None, *, cpp: bool = False, keras_file: Path | None = None
+) -> Path:
     """Export the best model of a run as the next version of its bundle.
 
     Args:
@@ -189,6 +191,7 @@ def export(path: Path, out: Path, data: Path | None = None, *, cpp: bool = False
         out: Folder of bundles.
         data: Dataset whose validation rows check the parity; by default the run's own.
         cpp: Also write the network as a C++ header.
+        keras_file: Also write the network to this `.keras` or `.h5` file, as `write_keras`.
 
     Returns:
         The version folder.
@@ -196,6 +199,8 @@ def export(path: Path, out: Path, data: Path | None = None, *, cpp: bool = False
     Raises:
         UserError: The run has no model, or an exported format differs from Keras.
     """
+    if keras_file is not None:
+        check_keras_file(keras_file)
     folder, run = open_run(path)
     task = task_of(run)
     source = open_dataset(data or Path(folder.read("dataset.json")["path"]), run)
@@ -206,6 +211,8 @@ def export(path: Path, out: Path, data: Path | None = None, *, cpp: bool = False
     temporary = out / name / f".{uuid.uuid4().hex[:8]}"
     try:
         write_bundle(model, task, temporary, rows, header=f"{identifier(name)}.hpp" if cpp else None)
+        if keras_file is not None:
+            write_keras(model, task, keras_file, next(in_chunks(rows, task.chunk_rows)))
         while True:
             target = out / name / str(next_version(out / name))
             _describe(temporary, name, int(target.name), run, folder, task, source)
@@ -220,6 +227,52 @@ def export(path: Path, out: Path, data: Path | None = None, *, cpp: bool = False
                 return target
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+KERAS_FILES = (".keras", ".h5")
+
+
+def check_keras_file(path: Path) -> None:
+    """Refuse names that Keras would not know how to write.
+
+    Raises:
+        UserError: The name has another ending.
+    """
+    if path.suffix not in KERAS_FILES:
+        raise UserError(f"a Keras file must end in {' or '.join(KERAS_FILES)}, received {path.name}")
+
+
+def write_keras(model: keras.Model, task: Task, path: Path, rows: Rows) -> None:
+    """Write a model as one file that Keras reads, `.keras` or the older `.h5`; one that exists is replaced.
+
+    Classes of this package occur in it: `trackkeras.checkpoints.load_model` reads it, as does
+    `keras.models.load_model` after an import of the task's modules.
+
+    Args:
+        model: The network.
+        task: What it is for.
+        path: The file.
+        rows: Rows on which the file must give what the model gives.
+
+    Raises:
+        UserError: It does not, or the file has another ending.
+    """
+    check_keras_file(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}{path.suffix}")
+    try:
+        with quiet_converters():
+            model.save(temporary)
+            read = load_model(temporary, task)
+        before, after = (raw_outputs(network, rows, task) for network in (model, read))
+        differing = [name for name, values in before.items() if not np.array_equal(values, after[name])]
+        if differing:
+            raise UserError(
+                f"{path.name} gives another {', '.join(differing)} than the model; nothing exported"
+            )
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_bundle(

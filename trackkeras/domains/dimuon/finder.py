@@ -13,6 +13,7 @@ from trackkeras.domains.dimuon import finder_rows
 from trackkeras.domains.dimuon.detectors import ELEMENTS, PLANES
 from trackkeras.domains.dimuon.finder_metrics import METRICS, RESIDUAL_LABELS, event_errors, event_residuals
 from trackkeras.domains.dimuon.finder_options import FinderOptions
+from trackkeras.errors import UserError
 
 if TYPE_CHECKING:
     import keras
@@ -106,6 +107,21 @@ class FinderTask(Task):
         """Return the weights of the loss's parts."""
         assert isinstance(run.model, FinderOptions)
         return {"weights": {"overlap": run.model.overlap, "denoising": run.model.denoise}}
+
+    def check_data(self, run: Run, dataset_config: Mapping[str, Any]) -> None:
+        """Refuse a moving average of weights beside batch normalisation.
+
+        Its means and variances are collected with the weights as they are trained; for an average they are
+        wrong.
+
+        Raises:
+            UserError: Both are asked for.
+        """
+        assert isinstance(run.model, FinderOptions)
+        if run.model.normalised and run.training.ema is not None:
+            raise UserError(
+                f"training.ema does not go with the batch normalisation of {run.model.network}: set it to null"
+            )
 
     def split_batch(self, run: Run, batch: Mapping[str, Any]) -> tuple[Any, ...]:
         """Return the matrices of a batch of events, and their true elements."""

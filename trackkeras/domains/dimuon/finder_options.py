@@ -43,6 +43,11 @@ class FinderOptions(ModelOptions):
         width, levels = FLAGSHIP[self.size]
         return tuple((self.width or width) << level for level in range(self.levels or levels))
 
+    @property
+    def normalised(self) -> bool:
+        """Whether the network has batch normalisation."""
+        return self.network != "prod"
+
     @model_validator(mode="after")
     def _of_the_flagship(self) -> FinderOptions:
         if self.network != "flagship" and (self.width, self.levels) != (None, None):
