@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from trackkeras.config import Options
 from trackkeras.domain import Domain, Rows, Task
+from trackkeras.domains.dimuon.finder import FinderTask
 from trackkeras.domains.dimuon.momentum import MomentumTask
 from trackkeras.domains.dimuon.record_options import RecordOptions
 from trackkeras.domains.dimuon.simulation_options import PRESETS, GenerateOptions
@@ -21,12 +22,13 @@ class Dimuon(Domain):
 
     name = "dimuon"
     summary = "SpinQuest-like spectrometer: hits of an event to its mu+ and mu-"
-    tasks: ClassVar[Mapping[str, Task]] = {"momentum": MomentumTask()}
+    tasks: ClassVar[Mapping[str, Task]] = {"finder": FinderTask(), "momentum": MomentumTask()}
     GenerateOptions = GenerateOptions
     generation_presets = PRESETS
     shard_function = "trackkeras.domains.dimuon.simulate:make_shard"
     IngestOptions = RecordOptions
     group = "group"
+    padded = ("hit_detector", "hit_element", "hit_drift")
 
     def schema(self) -> Schema:
         """Return the record schema: padded hits, and truth of the two muons."""
