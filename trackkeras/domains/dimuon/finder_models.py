@@ -11,6 +11,7 @@ import keras
 from trackkeras.domains.dimuon.detectors import ELEMENTS, PLANES
 from trackkeras.domains.dimuon.finder_loss import SIGNAL, FinderModel
 from trackkeras.domains.dimuon.finder_options import FinderOptions
+from trackkeras.domains.dimuon.finder_roads import roads
 from trackkeras.layers.attention import axial, channel_and_spatial
 from trackkeras.layers.conv import conv, residual
 from trackkeras.layers.unet import unet_plus_plus
@@ -168,5 +169,6 @@ NETWORKS: dict[str, Callable[[Any, FinderOptions], dict[str, Any]]] = {
     "acc": convolutional,
     "attention": convolutional,
     "flagship": flagship,
+    "roads": roads,
 }
 """Functions from `hits` to the outputs, by `model.network`."""

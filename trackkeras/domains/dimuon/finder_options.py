@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from trackkeras.config import ModelOptions
 
-Network = Literal["basic", "prod", "acc", "attention", "flagship"]
+Network = Literal["basic", "prod", "acc", "attention", "flagship", "roads"]
 Size = Literal["tiny", "small", "medium", "full"]
 
 FLAGSHIP: dict[Size, tuple[int, int]] = {
@@ -20,6 +21,36 @@ FLAGSHIP: dict[Size, tuple[int, int]] = {
 """Filters of the first level, and levels, of the flagship's second U-Net++."""
 
 
+@dataclass(frozen=True)
+class Roads:
+    """Size of the network `roads`.
+
+    Attributes:
+        pairs: Lines in x, and
+        lines: in x and y, that each half of station 3 may have; see `RoadSearch`.
+        tracks: Tracks that are fitted and judged by themselves,
+        company: in each other's company, and
+        paired: as mu+ or mu- of a pair.
+        units: Widths of the network that judges a track by itself.
+    """
+
+    pairs: int
+    lines: int
+    tracks: int
+    company: int
+    paired: int
+    units: tuple[int, ...]
+
+
+ROADS: dict[Size, Roads] = {
+    "tiny": Roads(32, 16, 12, 8, 6, (8,)),
+    "small": Roads(128, 48, 48, 32, 12, (64, 32)),
+    "medium": Roads(256, 96, 96, 48, 16, (128, 64)),
+    "full": Roads(384, 128, 128, 64, 16, (128, 128, 64)),
+}
+"""By size."""
+
+
 class FinderOptions(ModelOptions):
     """A network from the hits of an event to the hit arrays of its two muons."""
 
@@ -27,7 +58,8 @@ class FinderOptions(ModelOptions):
     network: Network = Field(
         "basic",
         description="basic: three convolutions; prod: as VGG16; acc: residual blocks; attention: these with "
-        "channel and spatial attention; flagship: two U-Net++ and axial attention.",
+        "channel and spatial attention; flagship: two U-Net++ and axial attention; roads: a search for "
+        "tracks, fitted to hits, whose judge alone is learnt.",
     )
     size: Size = Field("small", description="Width and depth; full has the layers of the originals.")
     width: int | None = Field(None, ge=2, description="flagship: filters of the first level.")
@@ -46,7 +78,12 @@ class FinderOptions(ModelOptions):
     @property
     def normalised(self) -> bool:
         """Whether the network has batch normalisation."""
-        return self.network != "prod"
+        return self.network not in ("prod", "roads")
+
+    @property
+    def roads(self) -> Roads:
+        """Size of the network `roads`."""
+        return ROADS[self.size]
 
     @model_validator(mode="after")
     def _of_the_flagship(self) -> FinderOptions:

@@ -1,8 +1,8 @@
 """A track finder that searches, fits and judges: few weights, made for a CPU.
 
-`RoadSearch` looks up all tracks of a grid in the hit matrix, `RoadFit` fits the likeliest to the hits, a small
-network weighs them against each other, for each charge, and each row of the result is the mixture of what the
-tracks say of it.
+`RoadSearch` looks up all tracks of a grid in the hit matrix, and `RoadFit` fits the likeliest to the hits.
+What is learnt is to judge them: each by itself, then by what of it the other tracks explain, then as a pair
+of a mu+ and a mu-. Each row of the result is the mixture of what the tracks say of it.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-import numpy as np
 from keras import layers, ops
 
-from trackkeras.domains.dimuon.detectors import DETECTORS, ELEMENTS, PLANES
-from trackkeras.domains.dimuon.road_fit import RoadFeatures, RoadFit, nearest_elements, straight
+from trackkeras.domains.dimuon.detectors import ELEMENTS, PLANES
+from trackkeras.domains.dimuon.finder_options import FinderOptions, Roads
+from trackkeras.domains.dimuon.road_company import Best, OwnHits, PairJudge, SharedHits
+from trackkeras.domains.dimuon.road_fit import RoadFeatures, RoadFit, by_kind, nearest_elements, straight
 from trackkeras.domains.dimuon.road_search import RoadSearch
 
 KEPT = 6
@@ -23,86 +24,80 @@ KEPT = 6
 FLOOR = 0.01
 """Share of the mixture that is given to no hit and to all fired elements, whatever the tracks say."""
 
-OTHER_CHARGE = -1e4
-"""Added to the score of a track whose kick is that of the other charge."""
+IMPOSSIBLE = -1e4
+
+SIGNS = {"track_mup": -1.0, "track_mum": 1.0}
+"""Of the kick that a muon gets, by output; it is the slope before KMAG less that behind."""
 
 
-def build_roads(pairs: int, lines: int, tracks: int, units: tuple[int, ...]) -> keras.Model:
-    """Return the finder.
-
-    Args:
-        pairs: Of `RoadSearch`, like the next two.
-        lines: Alike.
-        tracks: Alike.
-        units: Widths of the network that weighs tracks.
-
-    Returns:
-        Model from `hits` `(n, 62, 201)` to `track_mup` and `track_mum`, of the same shape.
-    """
-    hits = keras.Input((PLANES, ELEMENTS), name="hits")
-    found, half = RoadSearch(pairs, lines, tracks, name="search")(hits)
+def roads(hits: Any, options: FinderOptions) -> dict[str, Any]:
+    """Return the outputs from `hits`."""
+    size: Roads = options.roads
+    found, half = RoadSearch(size.pairs, size.lines, size.tracks, name="search")(hits)
     fitted, places, fired, within = RoadFit(name="fit")(hits, found, half)
     hidden = RoadFeatures(name="features")(hits, found, fitted, places, fired, within)
-    for k, width in enumerate(units):
-        hidden = layers.Dense(width, activation="gelu", name=f"judge_{k}")(hidden)
-    score = layers.Dense(1, name="score")(hidden)[:, :, 0]
-    outputs = {}
-    for name, sign in (("track_mup", -1.0), ("track_mum", 1.0)):
-        outputs[name] = RoadMixture(sign, name=name)(hits, score, fitted, places, fired, within)
-    return keras.Model(hits, outputs, name="finder_roads")
+    hidden = _dense(hidden, size.units, "alone")
+    score = layers.Dense(1, name="score_alone")(hidden)[:, :, 0]
+    reality = layers.Dense(1, activation="sigmoid", name="reality")(hidden)[:, :, 0]
+    own = OwnHits(name="own")(places, fired, within)
+    score, fitted, hidden, reality, own, places, fired, within = Best(size.company, name="company")(
+        score, fitted, hidden, reality, own, places, fired, within
+    )
+    shared = SharedHits(name="shared")(reality, places, own)
+    hidden = layers.Concatenate(name="with_company")([hidden, shared, own])
+    hidden = _dense(hidden, (size.units[-1], size.units[-1]), "among")
+    score = layers.Add(name="score")([score, layers.Dense(1, name="score_among")(hidden)[:, :, 0]])
+    muons = {
+        name: Best(size.paired, sign, name=f"{name}_best")(score, fitted, hidden, places, fired, within)
+        for name, sign in SIGNS.items()
+    }
+    scores = PairJudge(name="pairs")(*(value for muon in muons.values() for value in muon[:3]))
+    return {
+        name: RoadMixture(name=name, dtype="float32")(hits, score, *muons[name][3:])
+        for name, score in zip(muons, scores, strict=True)
+    }
 
 
-@keras.saving.register_keras_serializable(package="trackkeras.dimuon")
-class RoadMixture(keras.layers.Layer):
-    """Probabilities of the elements of each detector, from scored tracks of one charge.
+def _dense(hidden: Any, units: tuple[int, ...], name: str) -> Any:
+    for number, width in enumerate(units):
+        hidden = layers.Dense(width, activation="gelu", name=f"{name}_{number}")(hidden)
+    return hidden
 
-    Args:
-        sign: Of the kick that the charge gets.
+
+@keras.saving.register_keras_serializable(package="trackkeras")
+class RoadMixture(layers.Layer):
+    """Probabilities of the elements of each detector, `(n, 62, 201)`, from scored tracks of one charge.
 
     Call arguments:
-        hits, scores `(n, c)`, and what `RoadFit` returns.
-
-    Returns:
-        `(n, 62, 201)`, sums of 1 over the last axis.
+        hits: `(n, 62, 201)`.
+        score: `(n, c)`.
+        places, fired, within: As `RoadFit` returns them.
     """
 
-    def __init__(self, sign: float, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.sign = sign
-
     def build(self, *shapes: Any) -> None:
-        widths = {"chamber": 0.5, "hodoscope": 0.5, "tube": 0.6}
-        width = np.array([widths[d.kind] for d in DETECTORS], dtype=np.float32)
+        """Make the weights."""
+        self.steep = self.add_weight((PLANES,), by_kind(chamber=4.0, hodoscope=4.0, tube=2.8), name="steep")
+        self.fire = self.add_weight((PLANES,), keras.initializers.Constant(4.0), name="fire")
+        self.none = self.add_weight((PLANES,), keras.initializers.Constant(-2.0), name="none")
+        self.outside = self.add_weight((PLANES,), "ones", name="outside")
 
-        def constant(values: Any) -> Any:
-            return lambda shape, dtype=None: ops.convert_to_tensor(np.asarray(values, dtype=np.float32))
-
-        self.steep = self.add_weight(shape=(PLANES,), initializer=constant(1.0 / width**2), name="steep")
-        self.fire = self.add_weight(shape=(PLANES,), initializer=constant(np.full(PLANES, 4.0)), name="fire")
-        self.none = self.add_weight(shape=(PLANES,), initializer=constant(np.full(PLANES, -2.0)), name="none")
-        self.outside = self.add_weight(
-            shape=(PLANES,), initializer=constant(np.full(PLANES, 1.0)), name="outside"
-        )
-
-    def call(self, hits: Any, score: Any, fitted: Any, places: Any, fired: Any, within: Any) -> Any:
-        other = ops.cast(fitted[:, :, 4] * self.sign <= 0.0, "float32") * OTHER_CHARGE
-        share = ops.softmax(score + other, axis=-1)
-        best, rank = ops.top_k(share, KEPT)
-        best = best / ops.sum(best, axis=-1, keepdims=True)
+    def call(self, hits: Any, score: Any, places: Any, fired: Any, within: Any) -> Any:
+        """Return what the class says, from its call arguments."""
+        share, rank = ops.top_k(ops.softmax(score, axis=-1), KEPT)
+        share = share / ops.sum(share, axis=-1, keepdims=True)
         places, within = (ops.take_along_axis(value, rank[:, :, None], axis=1) for value in (places, within))
         fired = ops.take_along_axis(fired, rank[:, :, None, None], axis=1)
         element = nearest_elements(places)
         chance, none = self._chances(element, places, fired, within)
-        chance = chance * best[:, :, None, None]
-        numbers = np.arange(ELEMENTS, dtype=np.float32)
+        chance = chance * share[:, :, None, None]
+        numbers = ops.arange(ELEMENTS, dtype="float32")
         rows = sum(
             chance[:, c, :, k, None] * ops.cast(ops.equal(element[:, c, :, k, None], numbers), "float32")
             for c in range(KEPT)
             for k in range(element.shape[-1])
         )
-        none = ops.sum(none * best[:, :, None], axis=1)
-        first = np.eye(1, ELEMENTS, dtype=np.float32)[0]
-        rows = rows + none[:, :, None] * first
+        first = ops.cast(ops.equal(numbers, 0.0), "float32")
+        rows = rows + ops.sum(none * share[:, :, None], axis=1)[:, :, None] * first
         return (1.0 - FLOOR) * rows + FLOOR * _anything(hits, first)
 
     def _chances(self, element: Any, places: Any, fired: Any, within: Any) -> tuple[Any, Any]:
@@ -110,17 +105,15 @@ class RoadMixture(keras.layers.Layer):
         distance = element - places[..., None]
         valid = (element >= 1.0) & (element <= straight().elements[:, None])
         weight = fired * self.fire[:, None] - self.steep[:, None] * ops.square(distance)
-        weight = weight + (1.0 - ops.cast(valid, "float32")) * OTHER_CHARGE
+        weight = weight + (1.0 - ops.cast(valid, "float32")) * IMPOSSIBLE
         weight = weight + ops.log(within + 1e-6)[..., None]
         none = self.none + self.outside * ops.log(1.0 + 1e-6 - within) + 4.0 * ops.square(1.0 - within)
         chances = ops.softmax(ops.concatenate([weight, none[..., None]], axis=-1), axis=-1)
         return chances[..., :-1], chances[..., -1]
 
     def compute_output_shape(self, hits_shape: Any, *shapes: Any) -> Any:
+        """Return the shapes of what `call` returns."""
         return hits_shape
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "sign": self.sign}
 
 
 def _anything(hits: Any, first: Any) -> Any:

@@ -1,12 +1,13 @@
 """Tracks of a search fitted to the hits they pass, and what each plane says of them then.
 
-A track is five numbers: x, its slope, y, its slope at station 2 behind KMAG, and the kick in x that it gets there.
-Where it crosses the planes is linear in them, so that least squares are one matrix. Lengths are in cm, places in
-elements.
+A track is five numbers: x, its slope, y, its slope at station 2 behind KMAG, and the kick in x that it gets
+there. Where it crosses the planes is linear in them, so that least squares are one matrix. Lengths are in cm,
+places in elements.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from trackkeras.domains.dimuon.detectors import DETECTORS, ELEMENTS, PLANES
 from trackkeras.domains.dimuon.road_search import hit_weights
 from trackkeras.domains.dimuon.road_tables import (
     BY_NUMBER,
+    KICK_PER_BEND,
     KMAG_CENTRE,
     STATION_1,
     STATION_2,
@@ -38,6 +40,9 @@ ROUNDS = 2
 
 SCALE = np.array([50.0, 0.05, 50.0, 0.05, 0.015], dtype=np.float32)
 """Typical values of the five numbers."""
+
+STATION_ROWS = ((0, 6), (12, 18), (18, 30))
+"""First and last row of the chambers of each station."""
 
 EDGE = 1.5
 """Width over which a plane's edge is soft [cm]."""
@@ -81,7 +86,7 @@ def straight() -> Straight:
 
 @lru_cache
 def least_squares() -> tuple[Floats, Floats]:
-    """Return matrices `(62, 5)` from residuals to corrections, for tracks through either half of station 3."""
+    """Return matrices `(62, 5)` from residuals to corrections, for both halves of station 3."""
     found = []
     for half in STATION_3:
         rows = [number - 1 for number in (*STATION_1, *STATION_2, *half)]
@@ -91,7 +96,7 @@ def least_squares() -> tuple[Floats, Floats]:
     return found[0], found[1]
 
 
-@keras.saving.register_keras_serializable(package="trackkeras.dimuon")
+@keras.saving.register_keras_serializable(package="trackkeras")
 class RoadFit(keras.layers.Layer):
     """Least squares fit of each track to the fired elements next to it.
 
@@ -101,14 +106,12 @@ class RoadFit(keras.layers.Layer):
         half: `(n, c)`.
 
     Returns:
-        Tracks `(n, c, 5)`; places `(n, c, 62)` [elements]; `(n, c, 62, 5)`: 1 where an element about the place
-        fired; `(n, c, 62)`: how far inside of its plane a track crosses, 0 to 1.
+        Tracks `(n, c, 5)`; places `(n, c, 62)` [elements]; `(n, c, 62, 5)`: 1 where an element about the
+        place fired; `(n, c, 62)`: how far inside of its plane a track crosses, 0 to 1.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(trainable=False, **kwargs)
-
     def call(self, hits: Any, tracks: Any, half: Any) -> tuple[Any, Any, Any, Any]:
+        """Return what the class says, from its call arguments."""
         upper, lower = least_squares()
         fitted, half = tracks[:, :, :5], half[:, :, None]
         for _ in range(ROUNDS):
@@ -124,6 +127,7 @@ class RoadFit(keras.layers.Layer):
         return fitted, places, fired, inside(fitted, places)
 
     def compute_output_shape(self, hits_shape: Any, tracks_shape: Any, half_shape: Any) -> Any:
+        """Return the shapes of what `call` returns."""
         n, c = tracks_shape[:2]
         return (n, c, 5), (n, c, PLANES), (n, c, PLANES, len(WINDOW)), (n, c, PLANES)
 
@@ -163,12 +167,14 @@ def inside(tracks: Any, places: Any) -> Any:
     return soft * ops.sigmoid(6.0 * (places - 0.5)) * ops.sigmoid(6.0 * (geometry.elements + 0.5 - places))
 
 
-@keras.saving.register_keras_serializable(package="trackkeras.dimuon")
+@keras.saving.register_keras_serializable(package="trackkeras")
 class RoadFeatures(keras.layers.Layer):
     """What speaks for and against fitted tracks.
 
-    Two soft boxes of learnt width about each place tell whether an element fired there; what is missing in them
-    enters by plane, and as a log likelihood ratio with the event's occupancy. The rest is the track itself.
+    Two soft boxes of learnt width about each place tell whether an element fired there; what is missing in
+    them enters by plane, and as a log likelihood ratio with the event's occupancy; so do squared distances
+    from the next fired element. The rest is the track itself: its numbers, how well its kick goes with its
+    bend in the dump, and how near it comes to the beam.
 
     Call arguments:
         hits, tracks (of `RoadSearch`), and what `RoadFit` returns.
@@ -178,23 +184,22 @@ class RoadFeatures(keras.layers.Layer):
     """
 
     def build(self, *shapes: Any) -> None:
-        kinds = {"chamber": 0.6, "hodoscope": 0.6, "tube": 0.8}
-        first = np.array([kinds[detector.kind] for detector in DETECTORS], dtype=np.float32)
-        self.width = self.add_weight(
-            shape=(2, PLANES),
-            initializer=lambda shape, dtype=None: ops.convert_to_tensor(np.stack([first, 2.0 * first])),
-            name="width",
-        )
+        """Make the weights."""
+        self.narrow = self.add_weight((PLANES,), by_kind(chamber=0.6, hodoscope=0.6, tube=0.8), name="narrow")
+        self.wide = self.add_weight((PLANES,), by_kind(chamber=1.2, hodoscope=1.2, tube=1.6), name="wide")
 
     def call(self, hits: Any, tracks: Any, fitted: Any, places: Any, fired: Any, within: Any) -> Any:
+        """Return what the class says, from its call arguments."""
         distance = ops.abs(nearest_elements(places) - places[..., None])
         boxes = [
-            ops.max(fired * ops.sigmoid((self.width[k][:, None] - distance) * 12.0), axis=-1) for k in (0, 1)
+            ops.max(fired * ops.sigmoid((width[:, None] - distance) * 12.0), axis=-1)
+            for width in (self.narrow, self.wide)
         ]
         off = ops.square(ops.min(ops.minimum(distance + 10.0 * (1.0 - fired), 1.0), axis=-1))
         counts = ops.sum(hits, axis=2)
         ratios = [ops.sum(self._ratio(counts, box) * within, axis=-1) for box in boxes]
-        misses = [within * (1.0 - box) for box in boxes] + [within * off]
+        misses = [within * (1.0 - box) for box in boxes]
+        off = within * off
         occupancy = ops.log(1.0 + counts @ _groups())[:, None, :] * ops.ones_like(tracks[:, :, :1])
         x, slope_x, y, slope_y, kick = (fitted[:, :, k] for k in range(5))
         bend = slope_x - (x - slope_x * (Z_2 - KMAG_CENTRE)) / KMAG_CENTRE
@@ -203,15 +208,15 @@ class RoadFeatures(keras.layers.Layer):
             *(fitted[:, :, k] / SCALE[k] for k in range(5)),
             ops.abs(kick) / SCALE[4],
             stiffness / 60.0,
-            (kick + 0.46 * bend) / 0.002,
-            (kick + 0.46 * bend) * stiffness / 0.1,
+            (kick - KICK_PER_BEND * bend) / 0.002,
+            (kick - KICK_PER_BEND * bend) * stiffness / 0.1,
             (y - slope_y * Z_2) / 2.0,
             ops.sign(kick) * x / 50.0,
             tracks[:, :, 5] / 50.0,
             *(ratio / 50.0 for ratio in ratios),
-            *(ops.sum(misses[2][:, :, first:last], axis=-1) for first, last in ((0, 6), (12, 18), (18, 30))),
+            *(ops.sum(off[:, :, first:last], axis=-1) for first, last in STATION_ROWS),
         ]
-        return ops.concatenate([*misses, occupancy, ops.stack(track, axis=-1)], axis=-1)
+        return ops.concatenate([*misses, off, occupancy, ops.stack(track, axis=-1)], axis=-1)
 
     @staticmethod
     def _ratio(counts: Any, box: Any) -> Any:
@@ -222,6 +227,7 @@ class RoadFeatures(keras.layers.Layer):
         return loss + gain * box
 
     def compute_output_shape(self, hits_shape: Any, tracks_shape: Any, *shapes: Any) -> Any:
+        """Return the shapes of what `call` returns."""
         return (*tracks_shape[:2], 3 * PLANES + _groups().shape[1] + 17)
 
 
@@ -230,3 +236,10 @@ def _groups() -> Floats:
     """Return which planes belong to each station and kind, `(62, groups)`."""
     names = sorted({(d.kind, d.station) for d in DETECTORS if d.present})
     return np.array([[float((d.kind, d.station) == name) for name in names] for d in DETECTORS], np.float32)
+
+
+def by_kind(*, chamber: float, hodoscope: float, tube: float) -> Callable[..., Any]:
+    """Return an initialiser of one number per detector."""
+    values = {"chamber": chamber, "hodoscope": hodoscope, "tube": tube}
+    column = np.array([values[detector.kind] for detector in DETECTORS], dtype=np.float32)
+    return lambda shape, dtype=None: ops.convert_to_tensor(column)

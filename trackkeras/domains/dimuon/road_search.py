@@ -27,17 +27,17 @@ EFFICIENCY = 0.97
 """Chance that a plane fires on a track within the search's tolerance; the rest is geometry and noise."""
 
 TOLERANT = 0.7
-"""Weight of an element that fired within a quarter of an element of a place; what is missing to 1 is that of one
-at the place itself, so that of neighbours on the grid the closest wins."""
+"""Weight of an element that fired within a quarter of an element of a place; what is missing to 1 is that of
+one at the place itself, so that of neighbours on the grid the closest wins."""
 
 LARGEST_OCCUPANCY = 0.95
 
 
 @lru_cache
 def hit_weights() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return log(efficiency / occupancy) and log of the same for misses, `(62, 202)` by number of fired elements.
+    """Return what a hit adds to the score of a miss, and that of a miss, `(62, 202)` by fired elements.
 
-    They are rounded to 1/64, so that sums of them are exact.
+    Scores are logarithms of the chance on a track over that beside one. They are rounded to 1/64, so that sums of them are exact.
     """
     elements = np.array([max(plane.elements, 1) for plane in DETECTORS])[:, None]
     occupancy = np.clip(np.arange(ELEMENTS + 1) / elements, 0.5 / elements, LARGEST_OCCUPANCY)
@@ -47,7 +47,7 @@ def hit_weights() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     return rounded[0].astype(np.float32), rounded[1].astype(np.float32)
 
 
-@keras.saving.register_keras_serializable(package="trackkeras.dimuon")
+@keras.saving.register_keras_serializable(package="trackkeras")
 class RoadSearch(keras.layers.Layer):
     """The likeliest tracks of an event.
 
@@ -60,15 +60,16 @@ class RoadSearch(keras.layers.Layer):
         hits: float32 `(n, 62, 201)`: 1 where an element fired.
 
     Returns:
-        `(n, tracks, 6)`: x and its slope, y and its slope at station 2 behind KMAG, kick, log likelihood ratio;
-        `(n, tracks)`: 0 where the track goes through the upper half of station 3, 1 for the lower.
+        `(n, tracks, 6)`: x and its slope, y and its slope at station 2 behind KMAG, kick, log likelihood
+        ratio; `(n, tracks)`: 0 where the track goes through the upper half of station 3, 1 for the lower.
     """
 
     def __init__(self, pairs: int = 192, lines: int = 64, tracks: int = 64, **kwargs: Any) -> None:
-        super().__init__(trainable=False, **kwargs)
+        super().__init__(**kwargs)
         self.pairs, self.lines, self.tracks = pairs, lines, tracks
 
     def call(self, hits: Any) -> tuple[Any, Any]:
+        """Return what the class says, from its call arguments."""
         table = weighted_table(hits)
         n = ops.shape(hits)[0]
         flat = ops.reshape(table, (-1, PLANES * ROW))
@@ -77,7 +78,7 @@ class RoadSearch(keras.layers.Layer):
         event = ops.arange(n, dtype="int32") * (PLANES * ROW)
         found = [self._half(half, flat, turned, every, event) for half in (0, 1)]
         tracks = ops.concatenate(found, axis=1)
-        score, best = ops.top_k(tracks[:, :, 5], self.tracks)
+        _, best = ops.top_k(tracks[:, :, 5], self.tracks)
         tracks = _rows(tracks, best)
         return tracks, ops.cast(best >= self.lines, "float32")
 
@@ -85,8 +86,7 @@ class RoadSearch(keras.layers.Layer):
         tables = half_tables(half)
         score_x, pair = ops.top_k(_sum_of_rows(turned, tables.x_lookups), self.pairs)
         score_y = self._in_y(tables, flat, every, event, pair)
-        best_y = ops.max(score_y, axis=-1)
-        line = ops.cast(ops.argmax(score_y, axis=-1), "int32")
+        best_y, line = _largest(score_y)
         score, chosen = ops.top_k(score_x + best_y, self.lines)
         pair, line = _rows(pair, chosen), _rows(line, chosen)
         kicks, shifts = front_shifts(half)
@@ -95,8 +95,9 @@ class RoadSearch(keras.layers.Layer):
             _look_up(every, place[:, :, None, k] + shifts[:, k], event[:, None, None] + row)
             for k, row in enumerate(tables.front_row)
         )
-        score = score + ops.max(front, axis=-1)
-        kick = ops.take(tables.kick, pair, axis=0) + ops.take(kicks, ops.argmax(front, axis=-1), axis=0)
+        best_front, choice = _largest(front)
+        score = score + best_front
+        kick = ops.take(tables.kick, pair, axis=0) + ops.take(kicks, choice, axis=0)
         columns = [ops.take(column, pair, axis=0) for column in (tables.x, tables.slope_x)]
         columns += [ops.take(column, line, axis=0) for column in (tables.y, tables.slope_y)]
         return ops.stack([*columns, kick, score], axis=-1)
@@ -118,9 +119,11 @@ class RoadSearch(keras.layers.Layer):
         return score
 
     def compute_output_shape(self, input_shape: Any) -> Any:
+        """Return the shapes of what `call` returns."""
         return (input_shape[0], self.tracks, 6), (input_shape[0], self.tracks)
 
     def get_config(self) -> dict[str, Any]:
+        """Return what the layer is made from."""
         return {
             **super().get_config(),
             "pairs": self.pairs,
@@ -156,6 +159,12 @@ def _look_up(every: Any, place: Any, start: Any) -> Any:
     """Return table entries at places [quarters of an element] of one plane, which starts at `start`."""
     inside = ops.clip(ops.floor(place), 0.0, ROW - 1.0)
     return ops.take(every, ops.cast(inside, "int32") + start, axis=0)
+
+
+def _largest(values: Any) -> tuple[Any, Any]:
+    """Return the largest of `(n, m, c)` and where it is; ONNX lacks what `argmax` is made of."""
+    largest, index = ops.top_k(values, 1)
+    return largest[:, :, 0], index[:, :, 0]
 
 
 def _rows(values: Any, chosen: Any) -> Any:

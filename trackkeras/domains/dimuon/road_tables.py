@@ -1,10 +1,10 @@
 """Where straight lines with one kick cross the planes, as tables for a search that only adds and looks up.
 
-Behind KMAG a muon flies straight; before it, it flies straight in another direction. The search tries a grid of
-such tracks: `x` at station 2 and `x` at station 3, then `y` at both, then the kick and what `y` is off at
-station 1. A plane is crossed at a place that is a sum of one number for each of these choices. The numbers are
-kept in quarters of an element, as multiples of 1/256, so that float32 adds them without rounding and every
-engine looks up the same element. Lengths are in cm.
+Behind KMAG a muon flies straight; before it, it flies straight in another direction. The search tries a grid
+of such tracks: `x` at station 2 and `x` at station 3, then `y` at both, then the kick and what `y` is off at
+station 1. A plane is crossed at a place that is a sum of one number for each of these choices. The numbers
+are kept in quarters of an element, as multiples of 1/256, so that float32 adds them without rounding and
+every engine looks up the same element. Lengths are in cm.
 """
 
 from __future__ import annotations
@@ -58,11 +58,12 @@ Y_OFFSETS = (-4.0, 0.0, 4.0)
 """Of y at station 3 from where a line from the dump goes on [cm]: scattering in the dump."""
 
 KICK_PER_BEND = -0.46
-"""Kick over that bend. Both are inverse to the momentum: FMAG's field has done the one, KMAG's does the other."""
+"""Kick over that bend. Both are inverse to the momentum: FMAG's field has done the one, KMAG's does the
+other."""
 
 KICKS = tuple(0.000_75 * step for step in range(-8, 9))
-"""Change of slope in KMAG beside the expected one, which scattering in the dump makes uncertain by 1.7e-3 [rad];
-a step is half a cell at station 1."""
+"""Change of slope in KMAG beside the expected one, which scattering in the dump makes uncertain by 1.7e-3
+[rad]; a step is half a cell at station 1."""
 
 FRONT_OFFSETS = tuple(range(-6, 7))
 """Of y at station 1 from the line through stations 2 and 3, whose y is known to a few cm [cm]."""
