@@ -37,7 +37,8 @@ LARGEST_OCCUPANCY = 0.95
 def hit_weights() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return what a hit adds to the score of a miss, and that of a miss, `(62, 202)` by fired elements.
 
-    Scores are logarithms of the chance on a track over that beside one. They are rounded to 1/64, so that sums of them are exact.
+    Scores are logarithms of the chance on a track over that beside one. They are rounded to 1/64, so that
+    sums of them are exact.
     """
     elements = np.array([max(plane.elements, 1) for plane in DETECTORS])[:, None]
     occupancy = np.clip(np.arange(ELEMENTS + 1) / elements, 0.5 / elements, LARGEST_OCCUPANCY)
