@@ -1,0 +1,258 @@
+#!/usr/bin/env python
+"""Judge track finders on the same events, and see what background, noise and lost hits do to them.
+
+Dimuons of a file get background made of the muons of other files, as `trackkeras dimuon messy` makes it;
+every condition starts from the same dimuons and random numbers. `--pairs` makes the dimuons of single muons
+instead, of which a half (by generated muon, never by event) is used for pairs and the other for background.
+None of these files may have been trained on. Printed are shares with 95 % bootstrap intervals over events;
+nothing is written but the text, or JSON with --json.
+
+Example:
+    scripts/dimuon_finder_study.py --run runs/roads --run runs/flagship --signal
+    ../shared/data/spinquest/JPsi_Dump.root
+        --background ../shared/data/spinquest/MUP_Dump_10K.root --background
+        ../shared/data/spinquest/MUM_Dump_10K.root
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trackkeras.checkpoints import load_model
+from trackkeras.domain import Rows, Task, task_of
+from trackkeras.domains.dimuon.detectors import numbers
+from trackkeras.domains.dimuon.events import CHARGES, Events
+from trackkeras.domains.dimuon.finder_baselines import all_empty
+from trackkeras.domains.dimuon.mixing import add_background
+from trackkeras.domains.dimuon.muons import muon_rows
+from trackkeras.domains.dimuon.noise import Noise, add_noise
+from trackkeras.domains.dimuon.occupancy import Occupancy
+from trackkeras.domains.dimuon.records import event_groups, event_rows
+from trackkeras.domains.dimuon.rus_reading import read_rus
+from trackkeras.domains.dimuon.training_files import finder_events
+from trackkeras.errors import UserError
+from trackkeras.evaluation import intervals, predict
+from trackkeras.runs import open_run
+
+COLUMNS = {
+    "accuracy": "slots_wrong",
+    "on hits": "hits_wrong",
+    "within 2": "hits_far",
+    "whole tracks": "tracks_wrong",
+    "efficiency": "inefficiency",
+    "fakes": "fake_rate",
+}
+"""Columns of the table: 1 less these shares, but for fakes."""
+
+CHUNK = 250
+"""Events at a time."""
+
+DEFAULT = Occupancy()
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What is done to dimuons.
+
+    Attributes:
+        name: In the table.
+        occupancy: Background.
+        noise: Noise.
+        lost: Chance that a detector loses the hit of a muon.
+        lost_in: Numbers of the detectors that lose hits.
+    """
+
+    name: str
+    occupancy: Occupancy = DEFAULT
+    noise: Noise | None = None
+    lost: float = 0.0
+    lost_in: tuple[int, ...] = ()
+
+
+def conditions() -> tuple[Condition, ...]:
+    """Return the default background, each number of tracks, and changes of one thing at a time."""
+    every = tuple(int(number) for number in numbers())
+    stations = {"station 1": range(1, 7), "station 2": range(13, 19), "station 3": range(19, 31)}
+    stations |= {"tubes": range(47, 55), "hodoscopes": range(31, 47)}
+    return (
+        Condition("0 to 50 tracks"),
+        *(Condition(f"{n} tracks", Occupancy(lower=n, upper=n)) for n in range(0, 51, 5)),
+        *(
+            Condition(f"0 to 50 tracks, {model}", Occupancy(model=model))
+            for model in ("linear", "exponential", "flat")
+        ),
+        Condition("0 to 50 tracks, noise 0.2 %", noise=Noise()),
+        Condition("0 to 50 tracks, noise 1 %", noise=Noise(electronic=0.01, cluster=0.05)),
+        *(
+            Condition(f"0 to 50 tracks, {share:.0%} of hits lost", lost=share, lost_in=every)
+            for share in (0.02, 0.05, 0.1)
+        ),
+        *(
+            Condition(f"0 to 50 tracks, 10% lost in {name}", lost=0.1, lost_in=tuple(rows))
+            for name, rows in stations.items()
+        ),
+    )
+
+
+def main() -> None:
+    """Parse the arguments, study, and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--run", type=Path, action="append", required=True, help="run folder of a finder")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--signal", type=Path, help="RUS file of dimuons")
+    source.add_argument("--pairs", action="store_true", help="dimuons of single muons")
+    parser.add_argument(
+        "--background", type=Path, action="append", required=True, help="RUS file of single muons"
+    )
+    parser.add_argument("--events", type=int, default=1000, help="(default: %(default)s)")
+    parser.add_argument("--only", help="conditions whose name has this text")
+    parser.add_argument("--seed", type=int, default=1, help="(default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    arguments = parser.parse_args()
+    try:
+        study(arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def study(arguments: argparse.Namespace) -> None:
+    """Run all conditions and print.
+
+    Raises:
+        UserError: A bad file or run, or no condition of this name.
+    """
+    if arguments.events < 1:
+        raise UserError(f"--events must be at least 1, received {arguments.events}")
+    chosen = [c for c in conditions() if not arguments.only or arguments.only in c.name]
+    if not chosen:
+        raise UserError(
+            f"no condition has {arguments.only!r} in its name; there are: "
+            + ", ".join(condition.name for condition in conditions())
+        )
+    finders = {path.name: _finder(path) for path in arguments.run}
+    rng = np.random.default_rng(arguments.seed)
+    muons = Events.concatenate([_plain(path) for path in arguments.background])
+    if arguments.pairs:
+        signal, muons = _pairs(muons, arguments.events, rng)
+    else:
+        signal = _first(arguments.signal, arguments.events)
+    results = []
+    for condition in chosen:
+        shares = judge(finders, signal, muons, condition, arguments.seed)
+        for name, values in shares.items():
+            row = {column: _with_interval(values[share], share) for column, share in COLUMNS.items()}
+            results.append({"condition": condition.name, "finder": name, "events": len(signal), **row})
+            if not arguments.json:
+                _print(results)
+    if arguments.json:
+        print(json.dumps(results, indent=1))
+
+
+def judge(
+    finders: dict[str, tuple[Task, Any]], signal: Events, muons: Events, condition: Condition, seed: int
+) -> dict[str, Rows]:
+    """Return the errors of all finders, and of the predictor that finds nothing, event by event."""
+    found: dict[str, list[Rows]] = {name: [] for name in (*finders, "nothing found")}
+    task = next(iter(finders.values()))[0]
+    for rows in _messy(signal, muons, condition, seed):
+        rows = task.own_rows(rows)
+        for name, (own, model) in finders.items():
+            found[name].append(task.errors(rows, predict(model, rows, own)))
+        found["nothing found"].append(task.errors(rows, all_empty().predict(rows)))
+    return {
+        name: {share: np.concatenate([part[share] for part in parts]) for share in parts[0]}
+        for name, parts in found.items()
+    }
+
+
+def _messy(signal: Events, muons: Events, condition: Condition, seed: int) -> Iterator[Rows]:
+    rng = np.random.default_rng(seed)
+    pool = _Pool(muons, rng)
+    for start in range(0, len(signal), CHUNK):
+        events = _thinned(signal[start : start + CHUNK], condition, rng)
+        events = add_background(events, pool, condition.occupancy, rng)
+        if condition.noise:
+            events = add_noise(events, condition.noise, rng)
+        yield event_rows(events, max_hits=int(events.hit_counts.max()), first=start)
+
+
+@dataclass
+class _Pool:
+    muons: Events
+    rng: np.random.Generator
+
+    def take(self, n: int) -> Events:
+        return self.muons[self.rng.integers(0, len(self.muons), n)]
+
+
+def _thinned(events: Events, condition: Condition, rng: np.random.Generator) -> Events:
+    hit = np.isin(events.hits.detector, condition.lost_in)
+    return events.with_hits(~(hit & (rng.random(len(hit)) < condition.lost)))
+
+
+def _finder(path: Path) -> tuple[Task, Any]:
+    folder, run = open_run(path)
+    if run.domain != "dimuon" or run.model.kind != "finder":
+        raise UserError(f"{path} is a run of {run.preset!r}; the study needs runs of finder_*")
+    task = task_of(run)
+    return task, load_model(folder.best, task)
+
+
+def _plain(path: Path) -> Events:
+    """Return the events of a file without the columns that another file might not have."""
+    events = Events.concatenate(list(read_rus(path)))
+    return Events(events.hits, events.tracks, events.hit_offsets, events.track_offsets)
+
+
+def _first(path: Path, n: int) -> Events:
+    events = _plain(path)
+    if len(events) < n:
+        print(f"{path} has {len(events)} events, fewer than {n}", file=sys.stderr)
+    return events[:n]
+
+
+def _pairs(muons: Events, n: int, rng: np.random.Generator) -> tuple[Events, Events]:
+    """Return dimuons of a half of the generated muons, and the other half."""
+    groups = event_groups(muons, muon_rows(muons))
+    first = rng.random(len(np.unique(groups))) < 0.5
+    own = first[np.unique(groups, return_inverse=True)[1]]
+    mine, rest = muons[np.flatnonzero(own)], muons[np.flatnonzero(~own)]
+    parts = []
+    for charge in CHARGES:
+        of_charge = np.flatnonzero(mine.tracks.charge == charge)
+        if not of_charge.size:
+            raise UserError(f"no muons of charge {charge:+d} among the background files")
+        parts.append(mine[rng.choice(of_charge, n)])
+    return finder_events(*parts), rest
+
+
+def _with_interval(values: NDArray[Any], share: str) -> dict[str, float]:
+    found = intervals(values, ["mean"])["mean"]
+    if share == "fake_rate":
+        return found
+    return {"value": 1 - found["value"], "low": 1 - found["high"], "high": 1 - found["low"]}
+
+
+def _print(results: Sequence[dict[str, Any]]) -> None:
+    """Print the last line of the table, and its head before the first."""
+    if len(results) == 1:
+        print(f"| events | finder | {' | '.join(COLUMNS)} |\n|---|---|{'---|' * len(COLUMNS)}")
+    last = results[-1]
+    cells = [f"{last[c]['value']:.3f} [{last[c]['low']:.3f}, {last[c]['high']:.3f}]" for c in COLUMNS]
+    print(f"| {last['condition']} | {last['finder']} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
