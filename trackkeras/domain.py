@@ -217,6 +217,10 @@ class Task(abc.ABC):
     parity_rows: ClassVar[int] = 100_000
     """Rows of the validation split on which exported formats are compared with Keras."""
 
+    def for_run(self, run: Run) -> Task:
+        """Return the task as the options of a run want it, such as with other columns; itself by default."""
+        return self
+
     @abc.abstractmethod
     def signature(self) -> Signature:
         """Return names, shapes and units of the model's inputs and outputs."""
@@ -387,6 +391,10 @@ class Domain(abc.ABC):
     def schema(self) -> Schema:
         """Return the record schema of this domain's datasets."""
 
+    def known_columns(self, records: Schema) -> Schema:
+        """Return all columns that a task may read, of the lengths that they have in some records."""
+        return self.schema()
+
     def generation_schema(self, options: Options) -> Schema:
         """Return the schema of a sample generated with these options; they may add columns."""
         return self.schema()
@@ -462,8 +470,8 @@ def find_task(domain: str, kind: str | None) -> Task:
 
 
 def task_of(run: Run) -> Task:
-    """Return the task of a run's network."""
-    return find_task(run.domain, run.model.kind)
+    """Return the task of a run's network, with the run's options."""
+    return find_task(run.domain, run.model.kind).for_run(run)
 
 
 def open_dataset(directory: Path, run: Run) -> Dataset:
@@ -475,10 +483,11 @@ def open_dataset(directory: Path, run: Run) -> Dataset:
     from tfrecords_tools.reader import Dataset
 
     source = Dataset(directory)
-    schema = find_domain(run.domain).schema()
+    domain, columns = find_domain(run.domain), task_of(run).columns
+    schema = domain.schema()
     # A sample may carry more columns than the networks read, such as states on the way.
-    columns = task_of(run).columns
-    wanted = schema.features if columns is None else [schema.feature(name) for name in columns]
+    known = domain.known_columns(source.schema)
+    wanted = schema.features if columns is None else [known.feature(name) for name in columns]
     if source.schema.name != schema.name or not set(wanted) <= set(source.schema.features):
         raise UserError(
             f"{directory} holds {source.schema.name!r} records with {', '.join(source.schema.names)}; "

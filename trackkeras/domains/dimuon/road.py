@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from trackkeras.config import Options
 from trackkeras.domain import Domain, Rows, Task
 from trackkeras.domains.dimuon.momentum import MomentumTask
+from trackkeras.domains.dimuon.quality import QualityTask
 from trackkeras.domains.dimuon.record_options import RecordOptions
 from trackkeras.domains.dimuon.simulation_options import PRESETS, GenerateOptions
 
@@ -21,7 +22,7 @@ class Dimuon(Domain):
 
     name = "dimuon"
     summary = "SpinQuest-like spectrometer: hits of an event to its mu+ and mu-"
-    tasks: ClassVar[Mapping[str, Task]] = {"momentum": MomentumTask()}
+    tasks: ClassVar[Mapping[str, Task]] = {"momentum": MomentumTask(), "quality": QualityTask()}
     GenerateOptions = GenerateOptions
     generation_presets = PRESETS
     shard_function = "trackkeras.domains.dimuon.simulate:make_shard"
@@ -34,6 +35,13 @@ class Dimuon(Domain):
 
         return dimuon_schema()
 
+    def known_columns(self, records: Schema) -> Schema:
+        """Return the columns of reconstructed records, with as much room for hits as these have."""
+        from trackkeras.domains.dimuon.records import MAX_HITS, dimuon_schema
+
+        rooms = [feature.shape[0] for feature in records.features if feature.name == "hit_detector"]
+        return dimuon_schema(rooms[0] if rooms and rooms[0] else MAX_HITS, reconstructed=True)
+
     def generation_schema(self, options: Options) -> Schema:
         """Return the record schema with as much room for hits as the sample needs."""
         from trackkeras.domains.dimuon.records import dimuon_schema
@@ -42,11 +50,11 @@ class Dimuon(Domain):
         return dimuon_schema(options.row_hits())
 
     def ingest_schema(self, options: Options) -> Schema:
-        """Return the record schema with as much room for hits as asked for."""
+        """Return the record schema with as much room for hits and with the columns that are asked for."""
         from trackkeras.domains.dimuon.records import dimuon_schema
 
         assert isinstance(options, RecordOptions)
-        return dimuon_schema(options.max_hits)
+        return dimuon_schema(options.max_hits, reconstructed=options.reconstructed)
 
     def read_files(self, files: Sequence[Path], options: Options) -> Iterator[Rows]:
         """Yield the events of RUS files."""
