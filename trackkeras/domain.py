@@ -217,8 +217,11 @@ class Task(abc.ABC):
     parity_rows: ClassVar[int] = 100_000
     """Rows of the validation split on which exported formats are compared with Keras."""
 
-    def for_run(self, run: Run) -> Task:
-        """Return the task as the options of a run want it, such as with other columns; itself by default."""
+    def for_model(self, model: ModelOptions) -> Task:
+        """Return the task of networks with these options: the same unless told otherwise.
+
+        A kind whose options decide which rows or which truth it reads has one task for each.
+        """
         return self
 
     @abc.abstractmethod
@@ -470,8 +473,8 @@ def find_task(domain: str, kind: str | None) -> Task:
 
 
 def task_of(run: Run) -> Task:
-    """Return the task of a run's network, with the run's options."""
-    return find_task(run.domain, run.model.kind).for_run(run)
+    """Return the task of a run's network."""
+    return find_task(run.domain, run.model.kind).for_model(run.model)
 
 
 def open_dataset(directory: Path, run: Run) -> Dataset:

@@ -44,11 +44,11 @@ class QualityTask(Task):
     def __init__(self, target: Target = "relative") -> None:
         self.target: Target = target
 
-    def for_run(self, run: Run) -> Task:
-        """Return the task for the tracks and the error that a run asks for."""
-        assert isinstance(run.model, QualityOptions)
-        kind = SpoiledQualityTask if run.model.hits == "spoiled" else QualityTask
-        return kind(run.model.target)
+    def for_model(self, model: ModelOptions) -> Task:
+        """Return the task for the tracks and the error that the options name."""
+        assert isinstance(model, QualityOptions)
+        kind = SpoiledQualityTask if model.hits == "spoiled" else QualityTask
+        return kind(model.target)
 
     def signature(self) -> Signature:
         """Return inputs and outputs of the network, with one example: a track without hits."""

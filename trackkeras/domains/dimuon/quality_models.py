@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -12,10 +11,10 @@ import tensorflow as tf
 from keras import ops
 
 from trackkeras.domains.dimuon.detectors import PLANES as DETECTORS
-from trackkeras.domains.dimuon.momentum_models import FEATURES, SCALE, AtVertex, FirstEstimate
+from trackkeras.domains.dimuon.momentum_models import FEATURES, FirstEstimate
 from trackkeras.domains.dimuon.planes import PLANES
 from trackkeras.domains.dimuon.quality_options import QualityOptions
-from trackkeras.domains.dimuon.tracklets import KMAG_CENTRE, SIDES, STATIONS, StationFit, Tracklets
+from trackkeras.domains.dimuon.tracklets import KMAG_CENTRE, SIDES, STATIONS, Tracklets
 from trackkeras.layers.dense import dense_stack
 from trackkeras.layers.standardize import Standardize
 
@@ -31,6 +30,23 @@ MOST_CERTAIN = 12.0
 HUBER = 1.0
 """Where the loss of an error's logarithm turns from a parabola to a line."""
 
+NEAR = 0.1
+"""Distance in which the chambers' residuals are told [cm]."""
+
+SLOTS = np.array([plane.number - 1 for plane in PLANES])
+"""Places of the planes in a hit array; those of the chambers come first."""
+
+CHAMBERS = sum(plane.detector.kind == "chamber" for plane in PLANES)
+
+STATION_Z = [np.mean([plane.z for plane in PLANES if plane.number in numbers]) for numbers in STATIONS[:2]]
+"""Where the tracklets give positions: the middles of stations 1 and 2 [cm]."""
+
+TO_VERTEX = (-2.6, 0.0, 7.0)
+"""Typical px, py, pz of a positive muon at the vertex less those at station 1 [GeV]."""
+
+SIZE = (0.3, 0.3, 2.0)
+"""Typical error of a right track's px, py, pz [GeV], in which its features are told."""
+
 X_1, Y_1, TX_1, TY_1, X_2, Y_2, TX_2, TY_2 = range(8)
 """Columns of `Tracklets`."""
 
@@ -39,27 +55,23 @@ X_1, Y_1, TX_1, TY_1, X_2, Y_2, TX_2, TY_2 = range(8)
 class TrackResiduals(keras.layers.Layer):
     """How far the hits of a track are from where its tracklets pass, in all planes.
 
-    In the chambers the two straight lines of the tracklets, which meet in KMAG, were fitted to these hits;
-    hodoscopes and tubes had no say.
-
-    Args:
-        resolution: Error of a drift distance that the choice of sides reckons with [cm].
+    The two straight lines of the tracklets, which meet in KMAG, were fitted to the chambers' hits; hodoscopes
+    and tubes had no say.
     """
 
-    def __init__(self, resolution: float = 0.03, **kwargs: Any) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})
-        self.resolution = float(resolution)
-        self.fit = StationFit(STATIONS, self.resolution)
-        self.slots = np.array([plane.number - 1 for plane in PLANES])
         angle = np.radians([plane.angle for plane in PLANES])
         numbers = (
             np.cos(angle),
             np.sin(angle),
             [plane.pitch for plane in PLANES],
             [plane.origin for plane in PLANES],
-            [plane.z for plane in PLANES],
+            [plane.z - STATION_Z[0] for plane in PLANES],
+            [plane.z - STATION_Z[1] for plane in PLANES],
+            [plane.z < KMAG_CENTRE for plane in PLANES],
         )
-        self.cos, self.sin, self.pitch, self.origin, self.z = (
+        self.cos, self.sin, self.pitch, self.origin, self.from_1, self.from_2, self.before = (
             np.asarray(values, dtype=np.float32) for values in numbers
         )
 
@@ -73,42 +85,29 @@ class TrackResiduals(keras.layers.Layer):
             tracklets: `(n, 14)`, see `Tracklets`.
 
         Returns:
-            `(n, 2 * 52 + 24)`: 1 for each plane with a hit; their distances from the line, in elements, as
-            inverse hyperbolic sines; and log(1 + pull²) of the chambers within their stations, whose lines
-            go through the hits of six planes. Planes without a hit have 0.
+            `(n, 2 * 52 + 24)`: 1 for each plane with a hit; their distances from the line, in elements; and
+            those of the chambers, on whichever side of the wire, less the drift distances, in `NEAR`. The
+            distances are inverse hyperbolic sines, and 0 for planes without a hit.
         """
-        fired = ops.cast(elements, "float32")
-        seen = ops.minimum(ops.take(fired, self.slots, axis=1), 1.0)
+        fired = ops.cast(ops.take(elements, SLOTS, axis=1), "float32")
+        seen = ops.minimum(fired, 1.0)
         x, y = self._line(charge, tracklets)
         place = (x * self.cos + y * self.sin - self.origin) / self.pitch
-        distance = seen * (ops.take(fired, self.slots, axis=1) - place)
-        wires, distances, present = self.fit.hits(fired, ops.abs(drift))
-        slopes = [
-            ops.stack([first, second, second, second], axis=1)
-            for first, second in (
-                (charge[:, 0] * tracklets[:, TX_1], charge[:, 0] * tracklets[:, TX_2]),
-                (tracklets[:, TY_1], tracklets[:, TY_2]),
-            )
-        ]
-        pulls = self.fit.pulls(wires, distances, present, *slopes)
-        inside = ops.reshape(ops.log1p(pulls), (-1, 6 * len(STATIONS)))
-        return ops.concatenate([seen, ops.arcsinh(distance), inside], axis=-1)
+        distance = seen * (fired - place)
+        near, present = distance[:, :CHAMBERS], seen[:, :CHAMBERS]
+        drift = ops.take(ops.abs(drift), SLOTS[:CHAMBERS], axis=1)
+        beyond = present * (ops.abs(near) * self.pitch[:CHAMBERS] - drift) / NEAR
+        return ops.concatenate([seen, ops.arcsinh(distance), ops.arcsinh(beyond)], axis=-1)
 
     def _line(self, charge: Any, tracklets: Any) -> tuple[Any, Any]:
         """Return x and y [cm] of the line before or behind KMAG at all planes, each `(n, planes)`."""
 
-        def column(index: int) -> Any:
-            return tracklets[:, index : index + 1]
+        def along(position: int, slope: int, distance: Any) -> Any:
+            return tracklets[:, position : position + 1] + tracklets[:, slope : slope + 1] * distance
 
-        before = (self.z < KMAG_CENTRE).astype(np.float32)
-        from_1, from_2 = (self.z - np.float32(middle) for middle in self.fit.z[:2])
-        x_1, x_2 = column(X_1) + column(TX_1) * from_1, column(X_2) + column(TX_2) * from_2
-        y_1, y_2 = column(Y_1) + column(TY_1) * from_1, column(Y_2) + column(TY_2) * from_2
-        return charge * (before * x_1 + (1 - before) * x_2), before * y_1 + (1 - before) * y_2
-
-    def get_config(self) -> Mapping[str, Any]:
-        """Return the arguments of the constructor."""
-        return {**super().get_config(), "resolution": self.resolution}
+        x = self.before * along(X_1, TX_1, self.from_1) + (1 - self.before) * along(X_2, TX_2, self.from_2)
+        y = self.before * along(Y_1, TY_1, self.from_1) + (1 - self.before) * along(Y_2, TY_2, self.from_2)
+        return charge * x, y
 
 
 @keras.saving.register_keras_serializable(package="trackkeras")
@@ -117,7 +116,6 @@ class MomentumFeatures(keras.layers.Layer):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})
-        self.at_vertex = AtVertex()
 
     def call(self, momentum: Any, station: Any, charge: Any) -> Any:
         """Return the features, `(n, 7)`.
@@ -131,14 +129,14 @@ class MomentumFeatures(keras.layers.Layer):
             px of a positive muon, py, pz, their differences from the bend's at the vertex, all as inverse
             hyperbolic sines, and the logarithm of |p|.
         """
-        bend = self.at_vertex(station, ops.zeros_like(station), charge)
+        scale, shift = (ops.convert_to_tensor([numbers], dtype="float32") for numbers in (SIZE, TO_VERTEX))
         mirror = ops.concatenate([charge, ops.ones_like(charge), ops.ones_like(charge)], axis=-1)
-        scale = ops.convert_to_tensor([SCALE], dtype="float32")
+        positive = mirror * momentum
         size = ops.sum(ops.square(momentum), axis=-1, keepdims=True)
         return ops.concatenate(
             [
-                ops.arcsinh(mirror * momentum / (4.0 * scale)),
-                ops.arcsinh(mirror * (momentum - bend) / scale),
+                ops.arcsinh(positive / (4.0 * scale)),
+                ops.arcsinh((positive - station - shift) / scale),
                 0.5 * ops.log(size + 1.0),
             ],
             axis=-1,
@@ -239,7 +237,7 @@ def build_quality(options: QualityOptions, *, training: bool) -> keras.Model:
     seen = keras.layers.Concatenate(dtype="float32", name="seen")(
         [
             Bounded(name="bounded")(features),
-            TrackResiduals(options.resolution, name="residuals")(elements, drift, charge, tracklets),
+            TrackResiduals(name="residuals")(elements, drift, charge, tracklets),
             MomentumFeatures(name="momentum_features")(momentum, station, charge),
         ]
     )
@@ -254,7 +252,7 @@ def build_quality(options: QualityOptions, *, training: bool) -> keras.Model:
 
 def network_operations(options: QualityOptions) -> float:
     """Return the counted operations of a network per track; an activation counts 34."""
-    features = len(FEATURES) + 2 * len(PLANES) + 6 * len(STATIONS) + 7
+    features = len(FEATURES) + 2 * len(PLANES) + CHAMBERS + 7
     widths = (features, *options.widths, 2)
     dense = sum(2 * one * two + 34 * two for one, two in pairwise(widths))
     return _residual_operations() + 34.0 * features + dense
@@ -266,9 +264,6 @@ def linear_operations() -> float:
 
 
 def _residual_operations() -> float:
-    """Return those of tracklets and residuals.
-
-    The sets of sides are gone through as in the momentum network, and once more for the residuals.
-    """
-    sides = 3 * len(STATIONS) * len(SIDES) * (6 * 13 + 40)
+    """Return those of tracklets, which go through the sets of sides as the momentum network, and residuals."""
+    sides = 2 * len(STATIONS) * len(SIDES) * (6 * 13 + 40)
     return float(sides + len(PLANES) * 45)

@@ -90,30 +90,15 @@ class StationFit:
         self, wires: Any, distances: Any, present: Any, slope_x: Any, slope_y: Any
     ) -> tuple[Any, Any, Any]:
         """Return x, y and the spread of x over the sides, from wires and distances, each `(n, s)`."""
-        x, y, _, likely = self._sides(wires, distances, present, slope_x, slope_y)
-        mean_x, mean_y = (ops.sum(likely * value, axis=-1) for value in (x, y))
-        return mean_x, mean_y, ops.sum(likely * ops.square(x - mean_x[..., None]), axis=-1)
-
-    def pulls(self, wires: Any, distances: Any, present: Any, slope_x: Any, slope_y: Any) -> Any:
-        """Return the squared residuals of the planes over the resolution, averaged as `fine` does it.
-
-        Returns:
-            `(n, s, 6)`; 0 for planes without a hit.
-        """
-        _, _, pulls, likely = self._sides(wires, distances, present, slope_x, slope_y)
-        return ops.sum(likely[..., None] * ops.square(pulls), axis=-2)
-
-    def _sides(
-        self, wires: Any, distances: Any, present: Any, slope_x: Any, slope_y: Any
-    ) -> tuple[Any, Any, Any, Any]:
-        """Return x, y `(n, s, 64)`, residuals over the resolution `(n, s, 64, 6)`, and likelihoods."""
         measured = self._straightened(wires, present, slope_x, slope_y)[:, :, None]
         measured = measured + SIDES * distances[:, :, None]
         present, cos, sin = present[:, :, None], self.cos[:, None], self.sin[:, None]
         x, y = _solve(present, cos, sin, measured, (self.resolution / PRIOR) ** 2)
         residual = present * (measured - x[..., None] * cos - y[..., None] * sin)
-        pulls = residual * (1.0 / self.resolution)
-        return x, y, pulls, ops.softmax(-0.5 * ops.sum(ops.square(pulls), axis=-1), axis=-1)
+        chi2 = ops.sum(ops.square(residual * (1.0 / self.resolution)), axis=-1)
+        likely = ops.softmax(-0.5 * chi2, axis=-1)
+        mean_x, mean_y = (ops.sum(likely * value, axis=-1) for value in (x, y))
+        return mean_x, mean_y, ops.sum(likely * ops.square(x - mean_x[..., None]), axis=-1)
 
     def _straightened(self, wires: Any, present: Any, slope_x: Any, slope_y: Any) -> Any:
         """Return the wires as they would be seen if all planes were at the middle of their station."""
