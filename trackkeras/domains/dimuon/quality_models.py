@@ -264,6 +264,6 @@ def linear_operations() -> float:
 
 
 def _residual_operations() -> float:
-    """Return those of tracklets, which go through the sets of sides as the momentum network, and residuals."""
+    """Return those of tracklets, which go through the sets of sides in two rounds, and of residuals."""
     sides = 2 * len(STATIONS) * len(SIDES) * (6 * 13 + 40)
     return float(sides + len(PLANES) * 45)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from trackkeras.config import Options
 from trackkeras.domain import Domain, Rows, Task
+from trackkeras.domains.dimuon.finder import FinderTask
 from trackkeras.domains.dimuon.momentum import MomentumTask
 from trackkeras.domains.dimuon.quality import QualityTask
 from trackkeras.domains.dimuon.record_options import RecordOptions
@@ -22,12 +23,17 @@ class Dimuon(Domain):
 
     name = "dimuon"
     summary = "SpinQuest-like spectrometer: hits of an event to its mu+ and mu-"
-    tasks: ClassVar[Mapping[str, Task]] = {"momentum": MomentumTask(), "quality": QualityTask()}
+    tasks: ClassVar[Mapping[str, Task]] = {
+        "finder": FinderTask(),
+        "momentum": MomentumTask(),
+        "quality": QualityTask(),
+    }
     GenerateOptions = GenerateOptions
     generation_presets = PRESETS
     shard_function = "trackkeras.domains.dimuon.simulate:make_shard"
     IngestOptions = RecordOptions
     group = "group"
+    padded = ("hit_detector", "hit_element", "hit_drift")
 
     def schema(self) -> Schema:
         """Return the record schema: padded hits, and truth of the two muons."""
@@ -35,12 +41,11 @@ class Dimuon(Domain):
 
         return dimuon_schema()
 
-    def known_columns(self, records: Schema) -> Schema:
-        """Return the columns of reconstructed records, with as much room for hits as these have."""
-        from trackkeras.domains.dimuon.records import MAX_HITS, dimuon_schema
+    def all_columns(self) -> Schema:
+        """Return the schema of reconstructed records."""
+        from trackkeras.domains.dimuon.records import dimuon_schema
 
-        rooms = [feature.shape[0] for feature in records.features if feature.name == "hit_detector"]
-        return dimuon_schema(rooms[0] if rooms and rooms[0] else MAX_HITS, reconstructed=True)
+        return dimuon_schema(reconstructed=True)
 
     def generation_schema(self, options: Options) -> Schema:
         """Return the record schema with as much room for hits as the sample needs."""
