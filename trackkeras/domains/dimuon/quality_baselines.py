@@ -39,8 +39,7 @@ def simple_features(rows: Rows) -> Floats:
     Args:
         rows: Tracks, see `track_columns`.
     """
-    count = len(rows["charge"])
-    parts = [slice(first, first + CHUNK) for first in range(0, max(count, 1), CHUNK)]
+    parts = [slice(first, first + CHUNK) for first in range(0, len(rows["charge"]), CHUNK)]
     return np.concatenate([_features({name: rows[name][part] for name in INPUTS}) for part in parts])
 
 
