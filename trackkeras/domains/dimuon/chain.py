@@ -59,8 +59,8 @@ class Chain(keras.Model):
         hits = inputs["hits"]
         found = self.finder({"hits": hits}, training=False)
         # Keras' own looks at signs of zeros by casting bits, for which ONNX has no operation
-        predicted = [tf.argmax(found[name], axis=-1) for name in FINDER_OUTPUTS]
-        refined = ops.stack(refine_tensors(hits, *predicted, window=self.window), axis=1)
+        plus, minus = (tf.argmax(found[name], axis=-1) for name in FINDER_OUTPUTS)
+        refined = ops.stack(refine_tensors(hits, plus, minus, self.window), axis=1)
         answer = self._muons(inputs["drift"], refined)
         outputs = {
             f"{name}_{muon}": values[:, index]
