@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trackkeras.console import JsonOption, print_json, print_rows
+from trackkeras.domains.dimuon.attention_command import attention
 from trackkeras.domains.dimuon.chain_command import export_chain
 from trackkeras.domains.dimuon.command_files import (
     new_files,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(rich_markup_mode=None)
 app.command()(simulate)
+app.command()(attention)
 app.command("export-chain")(export_chain)
 
 
