@@ -14,14 +14,11 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from trackkeras.domains.dimuon.chain_export import MUONS
 from trackkeras.domains.dimuon.detectors import ELEMENTS
 from trackkeras.domains.dimuon.events import CHARGES
+from trackkeras.domains.dimuon.finder import MUONS as FINDER_OUTPUTS
 from trackkeras.units import GEV, MUON_MASS
-
-MUONS = ("mup", "mum")
-"""Suffixes of the outputs, in the order of `CHARGES`."""
-
-FINDER_OUTPUTS = tuple(f"track_{muon}" for muon in MUONS)
 
 _NUMBERS = np.arange(ELEMENTS, dtype=np.float32)
 _CHARGES = np.array(CHARGES, dtype=np.float32)[:, None]
