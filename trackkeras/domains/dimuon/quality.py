@@ -49,7 +49,8 @@ class QualityTask(Task):
 
     def signature(self) -> Signature:
         """Return inputs and outputs of the network, with one example: a track without hits."""
-        error = "|p - p_true| / |p_true|" if self.target == "relative" else "|p - p_true|^2 / |p_true|"
+        # without bars, which would end a cell of a card's table
+        how = "length" if self.target == "relative" else "squared length"
         return Signature(
             inputs=(
                 Tensor("elements", (PLANES,), "1", "element of detector d at d - 1, 0: no hit", "int32"),
@@ -61,7 +62,12 @@ class QualityTask(Task):
                 Tensor(
                     "p_right", (1,), "1", "probability that 2/3 of the hits, and of the muon's, are right"
                 ),
-                Tensor("error", (1,), "1" if self.target == "relative" else "GeV", f"typical {error}"),
+                Tensor(
+                    "error",
+                    (1,),
+                    "1" if self.target == "relative" else "GeV",
+                    f"typical {how} of p - p_true over the length of p_true",
+                ),
             ),
             examples={
                 "elements": np.zeros((1, PLANES), "int32"),
