@@ -225,6 +225,13 @@ class Task(abc.ABC):
     chunk_rows: ClassVar[int | None] = None
     """Rows whose inputs and outputs are in memory at a time where a network is applied; None for all."""
 
+    def for_model(self, model: ModelOptions) -> Task:
+        """Return the task of networks with these options: the same unless told otherwise.
+
+        A kind whose options decide which rows or which truth it reads has one task for each.
+        """
+        return self
+
     @abc.abstractmethod
     def signature(self) -> Signature:
         """Return names, shapes and units of the model's inputs and outputs."""
@@ -409,6 +416,10 @@ class Domain(abc.ABC):
     def schema(self) -> Schema:
         """Return the record schema of this domain's datasets."""
 
+    def all_columns(self) -> Schema:
+        """Return the schema with every column that some records have, of which tasks name those they read."""
+        return self.schema()
+
     def generation_schema(self, options: Options) -> Schema:
         """Return the schema of a sample generated with these options; they may add columns."""
         return self.schema()
@@ -485,7 +496,7 @@ def find_task(domain: str, kind: str | None) -> Task:
 
 def task_of(run: Run) -> Task:
     """Return the task of a run's network."""
-    return find_task(run.domain, run.model.kind)
+    return find_task(run.domain, run.model.kind).for_model(run.model)
 
 
 def open_dataset(directory: Path, run: Run) -> Dataset:
@@ -501,7 +512,8 @@ def open_dataset(directory: Path, run: Run) -> Dataset:
     schema = domain.schema()
     # A sample may carry more columns than the networks read, such as states on the way.
     columns = task_of(run).columns
-    wanted = schema.features if columns is None else [schema.feature(name) for name in columns]
+    known = domain.all_columns()
+    wanted = schema.features if columns is None else [known.feature(name) for name in columns]
     found = {feature.name: feature for feature in source.schema.features}
     fits = all(
         found.get(feature.name) == feature or (feature.name in domain.padded and feature.name in found)

@@ -11,6 +11,7 @@ import typer
 
 from trackkeras.console import JsonOption, print_json, print_rows
 from trackkeras.domains.dimuon.attention_command import attention
+from trackkeras.domains.dimuon.chain_command import export_chain
 from trackkeras.domains.dimuon.command_files import (
     new_files,
     number_of_events,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 app = typer.Typer(rich_markup_mode=None)
 app.command()(simulate)
 app.command()(attention)
+app.command("export-chain")(export_chain)
 
 
 @app.command()
