@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 
 from serving.messages import SavedModel
 from serving.signature import Signature, TensorSpec, to_signature_def
+from trackkeras.domains.dimuon import loops
 from trackkeras.domains.dimuon.detectors import ELEMENTS, PLANES, numbers, plane_elements
 from trackkeras.domains.dimuon.events import Events, Hits, Tracks
 from trackkeras.domains.dimuon.hit_matrix import hit_matrices
@@ -33,6 +34,7 @@ from trackkeras.domains.dimuon.reconstruction import Muons, Reconstruction, Sett
 from trackkeras.domains.dimuon.rus_layout import NAMINGS
 from trackkeras.domains.dimuon.rus_reading import read_rus
 from trackkeras.domains.dimuon.rus_writing import write_rus
+from trackkeras.domains.dimuon.tools_bench import sample_events
 from trackkeras.errors import UserError
 
 app = typer.Typer()
@@ -212,6 +214,21 @@ def test_true_hits_need_no_finder(file: Path, bundles: Path, tmp_path: Path) -> 
     assert run(file, *words[:-1], signed, "--signed").exit_code == 0
     momentum = muons_of(read(signed)).momentum
     np.testing.assert_allclose(momentum[:, :, 1], drift.sum(axis=2), rtol=1e-4, atol=1e-4)
+
+
+def test_the_chain_is_that_of_loops_where_no_hit_is_shared() -> None:
+    events = sample_events(20, 120, 2, np.random.default_rng(3))
+    wanted = np.random.default_rng(4).integers(0, ELEMENTS, (20, 2, PLANES))
+    softmax = np.full((20, 2, PLANES, ELEMENTS), 1e-3, dtype=np.float32)
+    np.put_along_axis(softmax, wanted[..., None], 0.5, axis=-1)
+    muons = in_steps(
+        lambda _: {"track_mup": softmax[:, 0], "track_mum": softmax[:, 1]}, events, Settings(min_hits=1), 20
+    )
+    theirs = loops.reconstruct(loops.as_lists(events), softmax)
+    nearest = loops.refine(loops.as_lists(events), wanted)
+    apart = np.broadcast_to((nearest[:, 0] != nearest[:, 1])[:, None], wanted.shape)
+    assert muons.drift[apart].any()
+    np.testing.assert_array_equal(muons.drift[apart], theirs[apart])
 
 
 def test_a_muon_of_few_hits_is_not_found(file: Path, sample: Events, bundles: Path, tmp_path: Path) -> None:
