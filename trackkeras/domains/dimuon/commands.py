@@ -32,6 +32,7 @@ from trackkeras.domains.dimuon.command_options import (
     SpreadOption,
     occupancy_of,
 )
+from trackkeras.domains.dimuon.mass_command import mass
 from trackkeras.domains.dimuon.reconstruct_command import reconstruct
 from trackkeras.domains.dimuon.simulation_command import simulate
 from trackkeras.errors import UserError
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 app = typer.Typer(rich_markup_mode=None)
 app.command()(simulate)
 app.command()(reconstruct)
+app.command()(mass)
 
 
 @app.command()
