@@ -29,6 +29,9 @@ FEWEST_PAIRS = 30
 _LEAST = 1e-9
 """Expected pairs in a bin, if there are fewer."""
 
+_LEAST_KNOWN = 0.01
+"""The same for errors: a background of none is known to about one pair, not exactly."""
+
 
 @dataclass(frozen=True)
 class Value:
@@ -161,7 +164,7 @@ def _deviances(counts: Floats, expected: Floats) -> Floats:
 def _errors(edges: Floats, values: Floats) -> Floats:
     """Return standard errors; those of what has no influence, as the slope of no background, are infinite."""
     low, high = float(edges[0]), float(edges[-1])
-    expected = np.maximum(_model(edges, low, high, *values), _LEAST)
+    expected = np.maximum(_model(edges, low, high, *values), _LEAST_KNOWN)
     size = max(values[2] + values[3], 1.0)
     steps = 1e-4 * np.array([values[1], values[1], size, size, 1.0])
     slopes = np.stack(
