@@ -20,9 +20,23 @@ def save_model(model: keras.Model, path: Path) -> None:
 
 
 def copy_weights(source: keras.Model, target: keras.Model) -> None:
-    """Give one model the trainable weights of another one of the same structure, in its own precision."""
-    for old, new in zip(source.trainable_weights, target.trainable_weights, strict=True):
-        new.assign(keras.ops.convert_to_numpy(old).astype(new.dtype))
+    """Give one model what another one of the same structure learnt, in its own precision.
+
+    That is its trainable weights, and the means and variances that batch normalisation collected.
+    """
+    for kind in (_trained, _collected):
+        for old, new in zip(kind(source), kind(target), strict=True):
+            new.assign(keras.ops.convert_to_numpy(old).astype(new.dtype))
+
+
+def _trained(model: keras.Model) -> list[keras.Variable]:
+    return list(model.trainable_weights)
+
+
+def _collected(model: keras.Model) -> list[keras.Variable]:
+    return [
+        weight for weight in model.non_trainable_weights if weight.name in ("moving_mean", "moving_variance")
+    ]
 
 
 def trainable_parameters(model: keras.Model) -> int:

@@ -216,6 +216,19 @@ class Task(abc.ABC):
     """Modules whose Keras classes a saved model may hold."""
     parity_rows: ClassVar[int] = 100_000
     """Rows of the validation split on which exported formats are compared with Keras."""
+    validation_rows: ClassVar[int] = 50_000
+    """Rows of the validation split that the loss is computed on after each epoch; they stay in memory."""
+    metric_rows: ClassVar[int] = 20_000
+    """Rows of the validation split that the metrics are computed on after each epoch."""
+    chunk_rows: ClassVar[int | None] = None
+    """Rows whose inputs and outputs are in memory at a time where a network is applied; None for all."""
+
+    def for_model(self, model: ModelOptions) -> Task:
+        """Return the task of networks with these options: the same unless told otherwise.
+
+        A kind whose options decide which rows or which truth it reads has one task for each.
+        """
+        return self
 
     @abc.abstractmethod
     def signature(self) -> Signature:
@@ -282,6 +295,18 @@ class Task(abc.ABC):
     def inputs(self, rows: Rows) -> Rows:
         """Return the network's inputs for some rows; the columns of their names unless told otherwise."""
         return {tensor.name: rows[tensor.name].astype(tensor.dtype) for tensor in self.signature().inputs}
+
+    def summarise(self, rows: Rows, outputs: Rows) -> Rows:
+        """Return what evaluation keeps of the network's outputs for some rows: all unless told otherwise.
+
+        A task whose outputs are large, such as maps, keeps few numbers of each row here; `errors`,
+        `residuals` and baselines have these columns.
+        """
+        return outputs
+
+    def truth(self, rows: Rows) -> Rows:
+        """Return the outputs of a network without error; the columns of their names unless told otherwise."""
+        return {tensor.name: rows[tensor.name] for tensor in self.signature().outputs}
 
     @abc.abstractmethod
     def shrink(self, model: ModelOptions) -> ModelOptions:
@@ -382,10 +407,16 @@ class Domain(abc.ABC):
     """What may be said about reading an experiment's own files."""
     group: ClassVar[str | None] = None
     """Column whose equal values stay in one split of ingested files, as rows of one origin must."""
+    padded: ClassVar[tuple[str, ...]] = ()
+    """Columns with room for a number of things that each sample chooses; networks take any length of them."""
 
     @abc.abstractmethod
     def schema(self) -> Schema:
         """Return the record schema of this domain's datasets."""
+
+    def all_columns(self) -> Schema:
+        """Return the schema with every column that some records have, of which tasks name those they read."""
+        return self.schema()
 
     def generation_schema(self, options: Options) -> Schema:
         """Return the schema of a sample generated with these options; they may add columns."""
@@ -463,7 +494,7 @@ def find_task(domain: str, kind: str | None) -> Task:
 
 def task_of(run: Run) -> Task:
     """Return the task of a run's network."""
-    return find_task(run.domain, run.model.kind)
+    return find_task(run.domain, run.model.kind).for_model(run.model)
 
 
 def open_dataset(directory: Path, run: Run) -> Dataset:
@@ -475,11 +506,18 @@ def open_dataset(directory: Path, run: Run) -> Dataset:
     from tfrecords_tools.reader import Dataset
 
     source = Dataset(directory)
-    schema = find_domain(run.domain).schema()
+    domain = find_domain(run.domain)
+    schema = domain.schema()
     # A sample may carry more columns than the networks read, such as states on the way.
     columns = task_of(run).columns
-    wanted = schema.features if columns is None else [schema.feature(name) for name in columns]
-    if source.schema.name != schema.name or not set(wanted) <= set(source.schema.features):
+    known = domain.all_columns()
+    wanted = schema.features if columns is None else [known.feature(name) for name in columns]
+    found = {feature.name: feature for feature in source.schema.features}
+    fits = all(
+        found.get(feature.name) == feature or (feature.name in domain.padded and feature.name in found)
+        for feature in wanted
+    )
+    if source.schema.name != schema.name or not fits:
         raise UserError(
             f"{directory} holds {source.schema.name!r} records with {', '.join(source.schema.names)}; "
             f"the preset wants {schema.name!r} with {', '.join(feature.name for feature in wanted)}"

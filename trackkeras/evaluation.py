@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,10 +46,31 @@ Estimators = Mapping[str, tuple[dict[str, Any], Callable[[Rows], Rows]]]
 
 
 def predict(model: Any, rows: Rows, task: Task, batch_size: int = 8192) -> Rows:
+    """Return what the task keeps of the model's outputs, by name, for these rows."""
+    parts = []
+    for part in in_chunks(rows, task.chunk_rows):
+        parts.append(task.summarise(part, raw_outputs(model, part, task, batch_size)))
+    return parts[0] if len(parts) == 1 else joined(parts)
+
+
+def raw_outputs(model: Any, rows: Rows, task: Task, batch_size: int = 8192) -> Rows:
     """Return the model's outputs, by name, for these rows."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="__array__ implementation doesn't accept a copy keyword")
-        return dict(model.predict(task.inputs(rows), batch_size=batch_size, verbose=0))
+        size = min(batch_size, task.chunk_rows or batch_size)
+        return dict(model.predict(task.inputs(rows), batch_size=size, verbose=0))
+
+
+def in_chunks(rows: Rows, size: int | None) -> Iterator[Rows]:
+    """Yield rows in their order, so many at a time; all at once, or if there are none, for None."""
+    count = len(next(iter(rows.values())))
+    for start in range(0, max(count, 1), size or max(count, 1)):
+        yield {name: column[start : start + size] if size else column for name, column in rows.items()}
+
+
+def joined(parts: Sequence[Rows]) -> Rows:
+    """Return the rows of all parts, one after the other."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def metric_values(task: Task, rows: Rows, pred: Rows) -> dict[str, float]:

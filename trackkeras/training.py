@@ -33,11 +33,6 @@ from trackkeras.progress import Progress
 from trackkeras.runs import RunFolder, environment
 from trackkeras.schedules import AdjustableCosineDecay
 
-VALIDATION_ROWS = 50_000
-"""Rows of the validation split that the loss is computed on after each epoch."""
-METRIC_ROWS = 20_000
-"""Rows of the validation split that the physics metrics are computed on after each epoch."""
-
 
 def train(
     run: Run,
@@ -93,7 +88,7 @@ def train(
         "model_config.json", {"parameters": trainable_parameters(model), "config": model.get_config()}
     )
     deployed = task.build_deployed(run, statistics)
-    rows = task.read_rows(source, "validation", METRIC_ROWS)
+    rows = task.read_rows(source, "validation", task.metric_rows)
     recorder = EpochRecorder(folder, run, state, task, deployed, rows)
     callbacks = [ShowProgress(batches, run.training.epochs), recorder, _tensorboard(folder)]
     if run.training.optimizer == "soap":
@@ -176,7 +171,7 @@ def _validation_batches(source: Dataset, task: Task, run: Run) -> Batches:
         "validation",
         partial(task.split_batch, run),
         batch_size=run.data.batch_size,
-        limit=VALIDATION_ROWS,
+        limit=task.validation_rows,
         columns=task.columns,
     )
     return Batches(batches.dataset.cache().prefetch(4), batches.steps, batches.rows)

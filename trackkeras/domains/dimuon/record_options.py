@@ -18,3 +18,7 @@ class RecordOptions(Options):
         description="Keep the sign of drift distances; in simulation it is truth that no measurement has.",
     )
     drop_invalid: bool = Field(False, description="Leave out hits outside of the detectors.")
+    reconstructed: bool = Field(
+        False,
+        description="Also read the hits and momenta that `trackkeras dimuon reconstruct` wrote.",
+    )

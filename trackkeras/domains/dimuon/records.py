@@ -13,8 +13,10 @@ from tfrecords_tools.schema import Feature, Schema
 from trackkeras.domain import Rows
 from trackkeras.domains.dimuon.detectors import ELEMENTS, PLANES
 from trackkeras.domains.dimuon.events import NO_TRACK, Events
+from trackkeras.domains.dimuon.found import FOUND, check_found, found_columns
 from trackkeras.domains.dimuon.muons import background_tracks, hit_arrays, muon_rows, muon_vectors
 from trackkeras.domains.dimuon.ragged import Offsets
+from trackkeras.domains.dimuon.random_streams import mixed_bits
 from trackkeras.domains.dimuon.record_options import MAX_HITS, RecordOptions
 from trackkeras.domains.dimuon.rus_reading import read_rus
 from trackkeras.errors import UserError
@@ -26,8 +28,13 @@ _GROUP_BITS = 53
 """Whole numbers of as many bits pass through float64 and JSON unchanged."""
 
 
-def dimuon_schema(max_hits: int = MAX_HITS) -> Schema:
-    """Return the record schema. Of an axis of length 2 the first entry is the mu+, the second the mu-."""
+def dimuon_schema(max_hits: int = MAX_HITS, *, reconstructed: bool = False) -> Schema:
+    """Return the record schema. Of an axis of length 2 the first entry is the mu+, the second the mu-.
+
+    Args:
+        max_hits: Hits that a row has room for.
+        reconstructed: With the columns `FOUND` of what was reconstructed.
+    """
     return Schema(
         "dimuon",
         (
@@ -67,6 +74,7 @@ def dimuon_schema(max_hits: int = MAX_HITS) -> Schema:
             Feature("muon", "int64", (2,), "1", "1 if the event has this muon", 0, 1),
             Feature("background_tracks", "int64", (1,), "1", "other tracks with hits", 0),
             Feature("group", "int64", (1,), "1", "equal for events of one generated muon: never split it", 0),
+            *(FOUND if reconstructed else ()),
         ),
         block_rows=BLOCK_ROWS,
     )
@@ -135,32 +143,23 @@ def event_groups(events: Events, muons: Offsets) -> NDArray[np.int64]:
             key[empty, index] = events.columns[name][empty].astype(np.int64).view(np.uint64)
     mixed = np.zeros(len(events), dtype=np.uint64)
     for column in key.T:
-        mixed = _mixed(mixed ^ column)
+        mixed = mixed_bits(mixed ^ column)
     return (mixed >> np.uint64(64 - _GROUP_BITS)).astype(np.int64)
-
-
-def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return numbers whose bits all depend on all bits of the values.
-
-    Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators" (2014), `SplitMix64`.
-    """
-    values = values + np.uint64(0x9E3779B97F4A7C15)
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
 
 
 def read_rows(files: Iterable[Path], options: RecordOptions) -> Iterator[Rows]:
     """Yield the events of RUS files as rows.
 
     Raises:
-        UserError: As `read_rus` and `event_rows`.
+        UserError: As `read_rus`, `event_rows` and `found_columns`.
     """
     for path in files:
         first = 0
         for events in read_rus(path, drop_invalid=options.drop_invalid):
             try:
-                yield event_rows(events, max_hits=options.max_hits, signed=options.signed, first=first)
+                rows = event_rows(events, max_hits=options.max_hits, signed=options.signed, first=first)
+                found = found_columns(events, signed=options.signed) if options.reconstructed else {}
+                yield rows | found
             except UserError as error:
                 raise UserError(f"{path}: {error}") from None
             first += len(events)
@@ -180,6 +179,8 @@ def check_rows(rows: Rows) -> list[str]:
         "momentum of a muon that is not there": (rows["momentum"] != 0) & ~muon,
         "muons at rest": muon[:, :, 0] & (rows["momentum"] == 0).all(axis=2),
     }
+    if "found_elements" in rows:
+        rules |= check_found(rows)
     return [
         f"{bad.reshape(len(bad), -1).any(axis=1).sum()} of {len(bad)} rows have {rule}"
         for rule, bad in rules.items()

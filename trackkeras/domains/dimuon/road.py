@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from trackkeras.config import Options
 from trackkeras.domain import Domain, Rows, Task
+from trackkeras.domains.dimuon.finder import FinderTask
 from trackkeras.domains.dimuon.momentum import MomentumTask
+from trackkeras.domains.dimuon.quality import QualityTask
 from trackkeras.domains.dimuon.record_options import RecordOptions
 from trackkeras.domains.dimuon.simulation_options import PRESETS, GenerateOptions
 
@@ -21,18 +23,29 @@ class Dimuon(Domain):
 
     name = "dimuon"
     summary = "SpinQuest-like spectrometer: hits of an event to its mu+ and mu-"
-    tasks: ClassVar[Mapping[str, Task]] = {"momentum": MomentumTask()}
+    tasks: ClassVar[Mapping[str, Task]] = {
+        "finder": FinderTask(),
+        "momentum": MomentumTask(),
+        "quality": QualityTask(),
+    }
     GenerateOptions = GenerateOptions
     generation_presets = PRESETS
     shard_function = "trackkeras.domains.dimuon.simulate:make_shard"
     IngestOptions = RecordOptions
     group = "group"
+    padded = ("hit_detector", "hit_element", "hit_drift")
 
     def schema(self) -> Schema:
         """Return the record schema: padded hits, and truth of the two muons."""
         from trackkeras.domains.dimuon.records import dimuon_schema
 
         return dimuon_schema()
+
+    def all_columns(self) -> Schema:
+        """Return the schema of reconstructed records."""
+        from trackkeras.domains.dimuon.records import dimuon_schema
+
+        return dimuon_schema(reconstructed=True)
 
     def generation_schema(self, options: Options) -> Schema:
         """Return the record schema with as much room for hits as the sample needs."""
@@ -42,11 +55,11 @@ class Dimuon(Domain):
         return dimuon_schema(options.row_hits())
 
     def ingest_schema(self, options: Options) -> Schema:
-        """Return the record schema with as much room for hits as asked for."""
+        """Return the record schema with as much room for hits and with the columns that are asked for."""
         from trackkeras.domains.dimuon.records import dimuon_schema
 
         assert isinstance(options, RecordOptions)
-        return dimuon_schema(options.max_hits)
+        return dimuon_schema(options.max_hits, reconstructed=options.reconstructed)
 
     def read_files(self, files: Sequence[Path], options: Options) -> Iterator[Rows]:
         """Yield the events of RUS files."""
