@@ -191,7 +191,7 @@ def test_no_peak_has_no_width() -> None:
 
 BAD_INPUT = {
     "none.root": "no such file or folder: none.root",
-    "bare.root": "bare.root lacks qHitArray_mup, qHitArray_mum, qpx, qpy, qpz: it is not reconstructed",
+    "bare.root": "bare.root lacks the branches qHitArray_mup, qHitArray_mum, driftDistance_mup",
     "few.root": "20 pairs have a mass from 2 to 5 GeV, a fit needs 30 at least",
     "two.root --min-p-right 0.5": "two.root has no qpright, which --min-p-right needs",
     "two.root --min-p-right 2": "--min-p-right must be a chance from 0 to 1, received 2",

@@ -315,10 +315,14 @@ def test_neither_chunks_nor_threads_nor_the_order_of_hits_matter(
 @settings(max_examples=25, deadline=None)
 def test_muons_survive_their_branches(seed: int, n: int, quality: bool) -> None:
     rng = np.random.default_rng(seed)
+    elements = (rng.integers(-100, ELEMENTS, (n, 2, PLANES)).clip(0) * (rng.random((n, 2, 1)) < 0.7)).astype(
+        np.int32
+    )
+    there = elements.any(axis=2, keepdims=True)
     found = Muons(
-        rng.integers(0, ELEMENTS, (n, 2, PLANES)).astype(np.int32),
-        rng.normal(size=(n, 2, PLANES)).astype(np.float32).astype(float),
-        rng.normal(size=(n, 2, 3)).astype(np.float32).astype(float),
+        elements,
+        (rng.normal(size=elements.shape) * (elements > 0)).astype(np.float32).astype(float),
+        (rng.normal(size=(n, 2, 3)) * there).astype(np.float32).astype(float),
         rng.normal(size=(n, 2)).astype(np.float32).astype(float),
         rng.random((n, 2)).astype(np.float32).astype(float) if quality else None,
     )

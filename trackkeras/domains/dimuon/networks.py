@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +12,8 @@ from serving.bundle import Bundle, discover
 from serving.errors import ServingError
 from serving.runtime import BackendName, load
 from serving.signature import DEFAULT_SIGNATURE
-from trackkeras.domains.dimuon.detectors import ELEMENTS, PLANES
+from trackkeras.domains.dimuon.finder import MUONS
+from trackkeras.domains.dimuon.road import DOMAIN
 from trackkeras.errors import UserError
 
 Array = NDArray[Any]
@@ -23,34 +23,12 @@ Network = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 
 Part = Literal["finder", "momentum", "quality"]
 
-_MATRIX, _SLOTS, _ONE, _VECTOR = (PLANES, ELEMENTS), (PLANES,), (1,), (3,)
-
-_MUON: dict[str, tuple[tuple[int, ...], str]] = {
-    "elements": (_SLOTS, "int32"),
-    "drift": (_SLOTS, "float32"),
-    "charge": (_ONE, "float32"),
+OUTPUTS: dict[Part, tuple[str, ...]] = {
+    "finder": MUONS,
+    "momentum": ("momentum",),
+    "quality": ("p_right", "error"),
 }
-
-
-@dataclass(frozen=True)
-class Contract:
-    """What a bundle must take, shape of a row and type by name; and what it must at least give, shapes."""
-
-    inputs: Mapping[str, tuple[tuple[int, ...], str]]
-    outputs: Mapping[str, tuple[int, ...]]
-
-
-CONTRACTS: dict[Part, Contract] = {
-    "finder": Contract(
-        {"hits": (_MATRIX, "float32")},
-        {"track_mup": _MATRIX, "track_mum": _MATRIX},
-    ),
-    "momentum": Contract(_MUON, {"momentum": _VECTOR}),
-    "quality": Contract(
-        {**_MUON, "momentum": (_VECTOR, "float32")},
-        {"p_right": _ONE, "error": _ONE},
-    ),
-}
+"""What is asked of each network; it may give more."""
 
 
 def open_network(path: Path, part: Part, backend: BackendName = "onnx") -> Network:
@@ -68,7 +46,7 @@ def open_network(path: Path, part: Part, backend: BackendName = "onnx") -> Netwo
         models = discover([path])
         if len(models) > 1:
             names = ", ".join(model.name for model in models)
-            raise UserError(f"{path} holds several bundles, {names}: name one of them")
+            raise UserError(f"--{part}: {path} holds several bundles, {names}: name one of them")
         bundle = models[0].versions[-1]
         _check(bundle, part)
         engine = load(bundle, backend)
@@ -82,11 +60,12 @@ def open_network(path: Path, part: Part, backend: BackendName = "onnx") -> Netwo
 
 
 def _check(bundle: Bundle, part: Part) -> None:
-    contract, signature = CONTRACTS[part], bundle.signatures[DEFAULT_SIGNATURE]
+    """Refuse a bundle whose tensors are not those of the task."""
+    signature, task = bundle.signatures[DEFAULT_SIGNATURE], DOMAIN.tasks[part].signature()
     taken = {name: (spec.shape, spec.dtype.name) for name, spec in signature.inputs.items()}
     given = {name: spec.shape for name, spec in signature.outputs.items()}
-    wanted = {name: ((-1, *shape), dtype) for name, (shape, dtype) in contract.inputs.items()}
-    answer = {name: (-1, *shape) for name, shape in contract.outputs.items()}
+    wanted = {tensor.name: ((-1, *tensor.shape), tensor.dtype) for tensor in task.inputs}
+    answer = {tensor.name: (-1, *tensor.shape) for tensor in task.outputs if tensor.name in OUTPUTS[part]}
     if taken != wanted or any(given.get(name) != shape for name, shape in answer.items()):
         inputs = ", ".join(f"{name} {dtype}{list(shape)}" for name, (shape, dtype) in wanted.items())
         outputs = ", ".join(f"{name} {list(shape)}" for name, shape in answer.items())

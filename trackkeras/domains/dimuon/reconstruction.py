@@ -16,7 +16,7 @@ from trackkeras.domains.dimuon.detectors import ELEMENTS, PLANES
 from trackkeras.domains.dimuon.events import CHARGES, Events, Floats, Ints
 from trackkeras.domains.dimuon.hit_matrix import cells
 from trackkeras.domains.dimuon.muons import hit_arrays, muon_rows
-from trackkeras.domains.dimuon.networks import CONTRACTS, Network
+from trackkeras.domains.dimuon.networks import OUTPUTS, Network
 from trackkeras.domains.dimuon.refinement import decluster, drift_of, refine
 from trackkeras.errors import UserError
 
@@ -65,9 +65,9 @@ class Muons:
         elements: int32 `(n, 2, 62)`, as `hit_arrays`.
         drift: `(n, 2, 62)` [cm], as in the hits of the file.
         momentum: `(n, 2, 3)` [GeV].
-        error: Estimated squared error of the momentum over its size [GeV], `(n, 2)`; `NO_ESTIMATE` where
-            there is no quality network or no muon.
-        p_right: Estimated chance that the hits are the muon's, `(n, 2)`; None without a quality network.
+        error: Error of the momentum that the quality network estimates, in the unit of its target, `(n, 2)`;
+            `NO_ESTIMATE` where there is no quality network or no muon.
+        p_right: Chance that it gives that the hits are the muon's, `(n, 2)`; None without a quality network.
     """
 
     elements: Ints
@@ -164,7 +164,7 @@ def find_elements(
     def work(first: int) -> None:
         batch = events[first : first + BATCH]
         answer = finder({"hits": _matrices(batch)})
-        for muon, name in enumerate(CONTRACTS["finder"].outputs):
+        for muon, name in enumerate(OUTPUTS["finder"]):
             likely = answer[name]
             # a NaN would be the largest of its row, and where it is the largest, so is the row's maximum
             best = likely.argmax(axis=-1)
