@@ -24,10 +24,6 @@ CHUNK_WITH_MATRICES = 256
 MOST_THREADS = 8
 """Used unless told otherwise; each takes 20 MB and what the finder needs for a batch."""
 
-HIT_TREE, SOFTMAX_TREE = "hitMatrixTree", "softmaxTree"
-HIT_MATRIX = "hitMatrix"
-SOFTMAX = ("softmax_mup", "softmax_mum")
-
 
 def reconstruct(
     file: FileArgument,
@@ -107,7 +103,13 @@ def _write(
 
     from trackkeras.domains.dimuon.detectors import ELEMENTS, PLANES
     from trackkeras.domains.dimuon.hit_matrix import hit_matrices
-    from trackkeras.domains.dimuon.reconstructed import with_muons
+    from trackkeras.domains.dimuon.reconstructed import (
+        HIT_MATRIX,
+        HIT_TREE,
+        SOFTMAX,
+        SOFTMAX_TREE,
+        with_muons,
+    )
     from trackkeras.domains.dimuon.rus_reading import CHUNK_EVENTS, naming_of, read_rus
     from trackkeras.domains.dimuon.rus_writing import rus_writer
 

@@ -7,6 +7,7 @@ Momenta at the vertex are float32 `[2]` [GeV], of mu+ and mu-.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,12 @@ P_RIGHT = "qpright"
 """float32 `[2]`: the chance it gives that the hits are the muon's; only if there was a quality network."""
 
 BRANCHES = (*ELEMENT_BRANCHES, *DRIFT_BRANCHES, *MOMENTUM_BRANCHES, ERROR, P_RIGHT)
+
+HIT_TREE, HIT_MATRIX = "hitMatrixTree", "hitMatrix"
+"""Tree and branch of which elements fired, uint8 `[62][201]`, an entry per event."""
+
+SOFTMAX_TREE, SOFTMAX = "softmaxTree", ("softmax_mup", "softmax_mum")
+"""Tree and branches of what the finder says, float32 `[62][201]`, an entry per event."""
 
 
 def with_muons(events: Events, muons: Muons) -> Events:
@@ -82,3 +89,17 @@ def muons_of(events: Events, file: object = "the file") -> Muons:
         np.asarray(columns.get(ERROR, np.full(pairs, NO_ESTIMATE)), dtype=float),
         np.asarray(columns[P_RIGHT], dtype=float) if P_RIGHT in columns else None,
     )
+
+
+def read_softmax(path: Path, event: int) -> NDArray[np.float32] | None:
+    """Return what the finder said of one event, `(2, 62, 201)`; None if the file does not hold it."""
+    import uproot
+
+    with uproot.open(path, array_cache=None) as root:
+        if SOFTMAX_TREE not in root.keys(cycle=False):
+            return None
+        tree = root[SOFTMAX_TREE]
+        found = [
+            tree[name].array(entry_start=event, entry_stop=event + 1, library="np")[0] for name in SOFTMAX
+        ]
+    return np.stack(found).astype(np.float32)
