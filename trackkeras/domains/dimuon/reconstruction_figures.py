@@ -44,7 +44,7 @@ def shares(bands: Sequence[Band]) -> Figure:
         axes.set_ylim(0.0, 1.05)
         axes.set_ylabel("share")
         axes.grid(axis="y")
-        axes.legend(loc="center right", frameon=True, facecolor=plots.PAPER, edgecolor="none")
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3)
     return figure
 
 

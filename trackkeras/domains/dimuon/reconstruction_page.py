@@ -46,8 +46,8 @@ def page(
                 "title": "In one look",
                 "texts": [
                     f"A true muon counts if it has {rules['least_hits']} hits. A found one is right if "
-                    f"{rules['least_share']:.0%} of its hits are those of the true muon of its charge, and it "
-                    f"has {rules['least_share']:.0%} of that muon's hits; every other one is a fake."
+                    f"{rules['least_share']:.0%} of its hits are those of the true muon of its charge, and "
+                    f"it has {rules['least_share']:.0%} of that muon's hits; every other one is a fake."
                 ],
                 "cards": _cards(summary),
             },
