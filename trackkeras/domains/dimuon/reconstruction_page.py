@@ -43,7 +43,7 @@ def page(
         "by resampling the muons.",
         sections=[
             {
-                "title": "In one look",
+                "title": "At a glance",
                 "texts": [
                     f"A true muon counts if it has {rules['least_hits']} hits. A found one is right if "
                     f"{rules['least_share']:.0%} of its hits are those of the true muon of its charge, and "
