@@ -15,6 +15,7 @@ from trackkeras.errors import UserError
 
 if TYPE_CHECKING:
     from trackkeras.domains.dimuon.event_display import Shown
+    from trackkeras.domains.dimuon.events import Ints
 
 
 def display(
@@ -44,19 +45,19 @@ def display(
     content = plots.render(figure, kind)
     with new_file(path) as stream:
         stream.write(content)
-    hits = {
-        "hits": len(shown.event.hits),
-        "true_hits": [int(muon.astype(bool).sum()) for muon in shown.true],
-        "found_hits": None if shown.found is None else [int(muon.astype(bool).sum()) for muon in shown.found],
-    }
+    hits, true = len(shown.event.hits), _hits(shown.true)
+    found = None if shown.found is None else _hits(shown.found)
     if as_json:
-        print_json({"picture": str(path), "event": event, **hits})
-    else:
-        found = "" if shown.found is None else ", found {} and {}".format(*hits["found_hits"] or ())
-        print(
-            f"{path}: event {event} of {file}, {hits['hits']} hits; mu+ and mu- have {hits['true_hits'][0]}"
-            f" and {hits['true_hits'][1]}{found}"
+        print_json(
+            {"picture": str(path), "event": event, "hits": hits, "true_hits": true, "found_hits": found}
         )
+        return
+    text = "" if found is None else f", found {found[0]} and {found[1]}"
+    print(f"{path}: event {event} of {file}, {hits} hits; mu+ and mu- have {true[0]} and {true[1]}{text}")
+
+
+def _hits(muons: Ints) -> list[int]:
+    return [int((muon > 0).sum()) for muon in muons]
 
 
 def read_event(file: Path, event: int) -> Shown:

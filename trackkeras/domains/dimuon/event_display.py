@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -176,32 +178,37 @@ def _all_hits(upper: Axes, lower: Axes, event: Events) -> None:
         )
 
 
+def _muons(shown: Shown) -> Iterator[tuple[str, str, str, Ints]]:
+    """Yield `true` or `found`, name, colour and hit array of each muon that has a hit; true ones first."""
+    for what, arrays in (("true", shown.true), ("found", shown.found)):
+        if arrays is not None:
+            for name, colour, elements in zip(NAMES, COLOURS, arrays, strict=True):
+                if elements.any():
+                    yield what, name, colour, elements
+
+
 def _tracks(upper: Axes, lower: Axes, shown: Shown) -> None:
-    looks = [("true", shown.true, {"linewidth": 3.4, "alpha": 0.3})]
-    if shown.found is not None:
-        looks.append(("found", shown.found, {"linewidth": 1.4, "marker": "o", "markersize": 4}))
-    for what, arrays, look in looks:
-        for name, colour, elements in zip(NAMES, COLOURS, arrays, strict=True):
-            if not elements.any():
-                continue
-            for axes, points in zip((upper, lower), track_points(elements), strict=True):
-                axes.plot(*points.T, color=colour, label=f"{name}, {what}", zorder=4, **look)
+    looks: dict[str, dict[str, Any]] = {
+        "true": {"linewidth": 3.4, "alpha": 0.3},
+        "found": {"linewidth": 1.4, "marker": "o", "markersize": 4},
+    }
+    for what, name, colour, elements in _muons(shown):
+        for axes, points in zip((upper, lower), track_points(elements), strict=True):
+            axes.plot(*points.T, color=colour, label=f"{name}, {what}", zorder=4, **looks[what])
 
 
 def _hit_matrix(axes: Axes, shown: Shown) -> None:
     hits = shown.event.hits
     axes.scatter(hits.element, hits.detector, s=7, color=plots.INK, alpha=0.5, linewidth=0, label="hits")
-    looks = [("true", shown.true, {"marker": "o", "s": 42, "facecolor": "none"})]
-    if shown.found is not None:
-        looks.append(("found", shown.found, {"marker": "+", "s": 36}))
-    for what, arrays, look in looks:
-        for name, colour, elements in zip(NAMES, COLOURS, arrays, strict=True):
-            fired = np.flatnonzero(elements)
-            if fired.size:
-                colours = {"edgecolor": colour} if "facecolor" in look else {"color": colour}
-                axes.scatter(
-                    elements[fired], fired + 1, linewidth=1.1, label=f"{name}, {what}", **look, **colours
-                )
+    for what, name, colour, elements in _muons(shown):
+        fired = np.flatnonzero(elements)
+        look: dict[str, Any] = {"label": f"{name}, {what}", "linewidth": 1.1}
+        look |= (
+            {"marker": "o", "s": 42, "facecolor": "none", "edgecolor": colour}
+            if what == "true"
+            else {"marker": "+", "s": 36, "color": colour}
+        )
+        axes.scatter(elements[fired], fired + 1, **look)
     axes.set_xlim(-0.5, 200.5)
     axes.set_ylim(0.5, SLOTS + 0.5)
     axes.set_ylabel("detector")

@@ -122,8 +122,18 @@ def fit_peak(mass: Floats, window: tuple[float, float] = WINDOW, bins: int = BIN
             f"there is no peak in the masses from {low:g} to {high:g} GeV: look at the spectrum, and choose "
             "--window"
         )
-    found = [Value(float(value), float(error)) for value, error in zip(values, errors, strict=True)]
-    return Peak(*found, edges=edges, counts=counts.astype(float), chi2=chi2, ndf=bins - len(values))
+    place, width, signal, background, slope = map(Value, values.tolist(), errors.tolist())
+    return Peak(
+        place,
+        width,
+        signal,
+        background,
+        slope,
+        edges,
+        counts.astype(float),
+        chi2,
+        bins - len(values),
+    )
 
 
 def _fitted(counts: Floats, edges: Floats, inside: Floats) -> tuple[Floats, float]:

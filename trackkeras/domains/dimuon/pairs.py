@@ -62,7 +62,7 @@ class Pairs:
     @property
     def known(self) -> NDArray[np.bool_]:
         """Which pairs have a truth, `(n,)`."""
-        return np.isfinite(self.truth).all(axis=(1, 2))
+        return np.asarray(np.isfinite(self.truth).all(axis=(1, 2)))
 
     def mass(self) -> Floats:
         """Return the mass of each pair [GeV], `(n,)`."""

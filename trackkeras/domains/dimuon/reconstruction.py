@@ -84,7 +84,7 @@ class Muons:
     @property
     def found(self) -> NDArray[np.bool_]:
         """Which muons were found, `(n, 2)`."""
-        return self.elements.any(axis=2)
+        return np.asarray(self.elements.any(axis=2))
 
 
 @dataclass(frozen=True)
