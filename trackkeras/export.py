@@ -17,8 +17,9 @@ from __future__ import annotations
 import shutil
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jinja2
 import keras
@@ -33,7 +34,7 @@ from tfrecords_tools.reader import Dataset
 from trackkeras.checkpoints import load_model
 from trackkeras.config import Run
 from trackkeras.cpp_export import identifier, run_header, write_header
-from trackkeras.domain import Endpoint, Rows, Task, Tensor, open_dataset, task_of
+from trackkeras.domain import Axis, Endpoint, Rows, Task, Tensor, open_dataset, task_of
 from trackkeras.errors import UserError
 from trackkeras.evaluation import predict
 from trackkeras.formats import (
@@ -49,6 +50,18 @@ from trackkeras.runs import RunFolder, environment, open_run
 
 FORMATS = ("saved_model", "onnx", "cpp")
 """What may stand in `parity.json` for a signature."""
+
+NOT_EVALUATED = "Not evaluated: run `trackkeras evaluate` before the export to have the numbers here."
+
+
+class Judged(Protocol):
+    """What is compared in each format: the functions of a task, or of several networks as one."""
+
+    def axes(self) -> tuple[Axis, ...]:
+        """Return the truth variables in whose bands the differences are told."""
+
+    def inputs(self, rows: Rows) -> Rows:
+        """Return the inputs of the functions for some rows."""
 
 
 def all_endpoints(task: Task) -> dict[str, Endpoint]:
@@ -84,14 +97,26 @@ def check_parity(
         UserError: A format cannot be run, or differs by more than the task allows; the message shows the
             worst row.
     """
+    return check_endpoints(all_endpoints(task), task, model, directory, rows, header)
+
+
+def check_endpoints(
+    endpoints: Mapping[str, Endpoint],
+    judged: Judged,
+    model: keras.Model,
+    directory: Path,
+    rows: Rows,
+    header: Path | None = None,
+) -> dict[str, Any]:
+    """Compare some functions in SavedModel, ONNX and C++ with their references, as `check_parity`."""
     return {
-        name: _check_endpoint(task, name, endpoint, model, directory, rows, header)
-        for name, endpoint in all_endpoints(task).items()
+        name: _check_endpoint(judged, name, endpoint, model, directory, rows, header)
+        for name, endpoint in endpoints.items()
     }
 
 
 def _check_endpoint(
-    task: Task,
+    task: Judged,
     name: str,
     endpoint: Endpoint,
     model: keras.Model,
@@ -190,12 +215,30 @@ def export(path: Path, out: Path, data: Path | None = None, *, cpp: bool = False
     chunks = map(task.own_rows, source.chunks("validation", task.columns, rows=task.parity_rows))
     rows = choose_rows(chunks, task.axes(), task.parity_rows)
     name = bundle_name(run, folder)
+
+    def write(directory: Path) -> None:
+        write_bundle(model, task, directory, rows, header=f"{identifier(name)}.hpp" if cpp else None)
+
+    return publish(out, name, write, partial(_describe, name, run, folder, task, source))
+
+
+def publish(
+    out: Path, name: str, write: Callable[[Path], object], describe: Callable[[Path, int], None]
+) -> Path:
+    """Make the next version of a bundle, which appears when it is complete; return its folder.
+
+    Args:
+        out: Folder of bundles.
+        name: Name of the bundle.
+        write: Fills a folder that does not exist yet.
+        describe: Adds what says the version, its second argument; called again if another export took it.
+    """
     temporary = out / name / f".{uuid.uuid4().hex[:8]}"
     try:
-        write_bundle(model, task, temporary, rows, header=f"{identifier(name)}.hpp" if cpp else None)
+        write(temporary)
         while True:
             target = out / name / str(next_version(out / name))
-            _describe(temporary, name, int(target.name), run, folder, task, source)
+            describe(temporary, int(target.name))
             try:
                 # A folder with content is never replaced: should another export have taken the number, the
                 # next one is tried.
@@ -214,43 +257,89 @@ def write_bundle(
 ) -> dict[str, Any]:
     """Write SavedModel, ONNX, a C++ header if named, and `parity.json`; the parity gate is part of it."""
     directory.mkdir(parents=True)
-    endpoints = all_endpoints(task)
+    path = None
     if header is not None:
-        write_header(
-            model, task, directory / header, f"A {model.name} network, {model.count_params():,} weights"
-        )
+        path = directory / header
+        write_header(model, task, path, f"A {model.name} network, {model.count_params():,} weights")
+    return write_endpoints(model, all_endpoints(task), task, directory, rows, path)
+
+
+def write_endpoints(
+    model: keras.Model,
+    endpoints: Mapping[str, Endpoint],
+    judged: Judged,
+    directory: Path,
+    rows: Rows,
+    header: Path | None = None,
+) -> dict[str, Any]:
+    """Write SavedModel, ONNX and `parity.json` of some functions, as `write_bundle`."""
     with quiet_converters():
         write_saved_model(model, endpoints, directory)
         for name, endpoint in endpoints.items():
             write_onnx(directory, name, endpoint.signature, directory / onnx_name(name))
-        report = check_parity(task, model, directory, rows, directory / header if header else None)
+        report = check_endpoints(endpoints, judged, model, directory, rows, header)
     write_json(directory / "parity.json", report)
     return report
 
 
 def _describe(
-    directory: Path, name: str, version: int, run: Run, folder: RunFolder, task: Task, source: Dataset
+    name: str, run: Run, folder: RunFolder, task: Task, source: Dataset, directory: Path, version: int
 ) -> None:
-    description = {
+    origin = {
         "name": name,
         "version": version,
         "domain": run.domain,
         "preset": run.preset,
         "run": folder.name,
         "dataset": source.manifest.config_hash,
+    }
+    write_description(
+        directory,
+        origin,
+        all_endpoints(task),
+        task.signature().examples,
+        source,
+        run.model.model_dump(mode="json"),
+        folder.read("metrics.json") if folder.metrics.is_file() else None,
+    )
+
+
+def write_description(
+    directory: Path,
+    origin: Mapping[str, Any],
+    endpoints: Mapping[str, Endpoint],
+    examples: Rows,
+    source: Dataset,
+    model: Mapping[str, Any],
+    metrics: Mapping[str, Any] | None,
+    unmeasured: str = NOT_EVALUATED,
+) -> None:
+    """Write `bundle.json` and `card.md` into a folder that has `parity.json`.
+
+    Args:
+        directory: The folder.
+        origin: `name`, `version`, `domain`, `preset`, `run` and `dataset`.
+        endpoints: The functions.
+        examples: Inputs to try them with.
+        source: The dataset that was trained on.
+        model: What there is to say of the network, by name.
+        metrics: Result of the evaluation.
+        unmeasured: What the card says without one.
+    """
+    description = {
+        **origin,
         "opset": OPSET,
         "signatures": {
             key: {
                 "inputs": {tensor.name: _tensor_entry(tensor) for tensor in endpoint.signature.inputs},
                 "outputs": {tensor.name: _tensor_entry(tensor) for tensor in endpoint.signature.outputs},
             }
-            for key, endpoint in all_endpoints(task).items()
+            for key, endpoint in endpoints.items()
         },
-        "examples": {key: value.tolist() for key, value in task.signature().examples.items()},
+        "examples": {key: value.tolist() for key, value in examples.items()},
         "environment": environment(),
     }
     write_json(directory / "bundle.json", description)
-    metrics = folder.read("metrics.json") if folder.metrics.is_file() else None
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("trackkeras"),
         undefined=jinja2.StrictUndefined,
@@ -263,9 +352,10 @@ def _describe(
         parity=read_json(directory / "parity.json"),
         formats=FORMATS,
         metrics=metrics,
+        unmeasured=unmeasured,
         config=source.manifest.config,
         rows={split: source.rows(split) for split in source.splits},
-        model=run.model.model_dump(mode="json"),
+        model=model,
     )
     with new_file(directory / "card.md") as stream:
         stream.write(card.encode())

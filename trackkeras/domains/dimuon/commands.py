@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trackkeras.console import JsonOption, print_json, print_rows
+from trackkeras.domains.dimuon.chain_command import export_chain
 from trackkeras.domains.dimuon.command_files import (
     new_files,
     number_of_events,
@@ -48,6 +49,7 @@ app.command()(reconstruct)
 app.command()(mass)
 app.command()(evaluate)
 app.command()(display)
+app.command("export-chain")(export_chain)
 
 
 @app.command()

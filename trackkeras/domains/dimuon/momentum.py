@@ -11,7 +11,7 @@ from trackkeras.config import ModelOptions, Run
 from trackkeras.domain import Axis, Baseline, Metric, Parity, Rows, Signature, Task, Tensor
 from trackkeras.domains.dimuon.detectors import PLANES
 from trackkeras.domains.dimuon.momentum_options import MomentumOptions
-from trackkeras.domains.dimuon.momentum_rows import muon_batch, muon_columns
+from trackkeras.domains.dimuon.momentum_rows import found_hits, muon_batch, muon_columns
 
 if TYPE_CHECKING:
     import keras
@@ -28,6 +28,11 @@ class MomentumTask(Task):
     columns: ClassVar[tuple[str, ...]] = ("elements", "drift", "momentum", "muon")
     keras_modules: ClassVar[tuple[str, ...]] = ("trackkeras.domains.dimuon.momentum_models",)
     parity_rows: ClassVar[int] = 20_000
+
+    def for_model(self, model: ModelOptions) -> Task:
+        """Return the task of the hits that the options name."""
+        assert isinstance(model, MomentumOptions)
+        return self if model.hits == "truth" else FoundMomentumTask()
 
     def signature(self) -> Signature:
         """Return inputs and outputs of the network, with one example: a muon without hits."""
@@ -147,6 +152,24 @@ class MomentumTask(Task):
     def parity(self) -> Parity:
         """Return the rule for exported models."""
         return Parity("|difference| <= 1 MeV + 1e-4 of the momentum; of sigma, 1 MeV + 1e-3 of it", _excess)
+
+
+class FoundMomentumTask(MomentumTask):
+    """The same from the hits that a finder found, some of which are not the muon's; the truth is its own."""
+
+    columns: ClassVar[tuple[str, ...]] = ("found_elements", "found_drift", "momentum", "muon")
+
+    def own_rows(self, rows: Rows) -> Rows:
+        """Return the muons of some events of which something was found."""
+        found = (rows["found_elements"] > 0).any(axis=-1)
+        return super().own_rows(found_hits(rows, found.astype(np.int64)))
+
+    def split_batch(self, run: Run, batch: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Return inputs, truth and weights of the muons of a batch of events, 0 for those not found."""
+        import tensorflow as tf
+
+        found = tf.reduce_any(batch["found_elements"] > 0, axis=-1)
+        return super().split_batch(run, found_hits(batch, tf.cast(found, tf.int64)))
 
 
 def _excess(rows: Rows, reference: Rows, other: Rows) -> Any:

@@ -22,8 +22,10 @@ class MomentumOptions(ModelOptions):
     resolution: float = Field(
         0.03, gt=0, description="Error of drift distances [cm] with which the sides of wires are weighed."
     )
-    hits: Literal["truth"] = Field(
-        "truth", description="Hits to train and test on: those that the simulation says are the muon's."
+    hits: Literal["truth", "finder"] = Field(
+        "truth",
+        description="Hits to train and test on: those that the simulation says are the muon's, or those that "
+        "reconstructed records say were found.",
     )
 
     @property

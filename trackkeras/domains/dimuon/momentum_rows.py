@@ -50,3 +50,14 @@ def muon_batch(batch: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
     }
     weight = tf.cast(tf.reshape(batch["muon"], (-1,)), tf.float32)
     return inputs, {"momentum": unfolded("momentum")}, weight
+
+
+def found_hits(events: Mapping[str, Any], found: Any) -> dict[str, Any]:
+    """Return events, as arrays or tensors, with the found hits in place of the true ones.
+
+    Args:
+        events: Columns of reconstructed records.
+        found: int64 `(n, 2)`, 1 for muons of which there is a hit; others count as absent.
+    """
+    hits = {"elements": events["found_elements"], "drift": events["found_drift"]}
+    return {**events, **hits, "muon": events["muon"] * found}
