@@ -1078,6 +1078,9 @@ def export(
     cpp: Annotated[
         bool, typer.Option("--cpp", help="Also write an MLP as a C++ header without dependencies.")
     ] = False,
+    keras_file: Annotated[
+        Path | None, typer.Option(help="Also write it as this .keras or .h5 file, replaced if it exists.")
+    ] = None,
     best: Annotated[
         Path | None, typer.Option(metavar="RUNS", help="Folder of runs, of which the best is exported.")
     ] = None,
@@ -1109,12 +1112,15 @@ def export(
     from trackkeras.export import FORMATS
     from trackkeras.export import export as write
 
-    path = write(run, out, data, cpp=cpp)
+    path = write(run, out, data, cpp=cpp, keras_file=keras_file)
     parity = json.loads((path / "parity.json").read_text())
     if as_json:
         chosen = None if choice is None else choice.to_json()
-        _print_json({"bundle": str(path), "run": str(run), "choice": chosen, "parity": parity})
+        files = {} if keras_file is None else {"keras_file": str(keras_file)}
+        _print_json({"bundle": str(path), **files, "run": str(run), "choice": chosen, "parity": parity})
         return
+    if keras_file is not None:
+        print(f"{keras_file}: the network as a Keras file")
     print(f"{path}: parity with Keras, the largest difference as a share of what is allowed")
     for name, entry in parity.items():
         shares = [

@@ -216,6 +216,8 @@ class Task(abc.ABC):
     """Modules whose Keras classes a saved model may hold."""
     parity_rows: ClassVar[int] = 100_000
     """Rows of the validation split on which exported formats are compared with Keras."""
+    parity_band_rows: ClassVar[int | None] = None
+    """How many of them every band shall have, as far as there are; a thousand if None."""
     validation_rows: ClassVar[int] = 50_000
     """Rows of the validation split that the loss is computed on after each epoch; they stay in memory."""
     metric_rows: ClassVar[int] = 20_000

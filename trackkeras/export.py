@@ -36,7 +36,7 @@ from trackkeras.config import Run
 from trackkeras.cpp_export import identifier, run_header, write_header
 from trackkeras.domain import Axis, Endpoint, Rows, Task, Tensor, open_dataset, task_of
 from trackkeras.errors import UserError
-from trackkeras.evaluation import predict
+from trackkeras.evaluation import in_chunks, raw_outputs
 from trackkeras.formats import (
     OPSET,
     quiet_converters,
@@ -45,7 +45,7 @@ from trackkeras.formats import (
     write_onnx,
     write_saved_model,
 )
-from trackkeras.parity import choose_rows, compare, describe_bands
+from trackkeras.parity import ParityResult, choose_rows, compare, describe_bands, joined
 from trackkeras.runs import RunFolder, environment, open_run
 
 FORMATS = ("saved_model", "onnx", "cpp")
@@ -71,7 +71,7 @@ def all_endpoints(task: Task) -> dict[str, Endpoint]:
         return dict(model(inputs, training=False))
 
     def reference(model: keras.Model, rows: Rows) -> Rows:
-        return predict(model, rows, task)
+        return raw_outputs(model, rows, task)
 
     network = Endpoint(task.signature(), compute, reference, task.parity(), task.parity_rows, in_header=True)
     return {DEFAULT_SIGNATURE: network, **task.endpoints()}
@@ -125,12 +125,10 @@ def _check_endpoint(
     header: Path | None,
 ) -> dict[str, Any]:
     signature, axes = endpoint.signature, task.axes()
-    rows = choose_rows([rows], axes, endpoint.parity_rows)
-    inputs = task.inputs(rows)
-    reference = endpoint.reference(model, rows)
-    runners: dict[str, Callable[[], Rows]] = {
-        "saved_model": lambda: run_saved_model(directory, inputs, signature, name),
-        "onnx": lambda: run_onnx(directory / onnx_name(name), inputs, signature),
+    rows = choose_rows([rows], axes, endpoint.parity_rows, task.parity_band_rows)
+    runners: dict[str, Callable[[Rows], Rows]] = {
+        "saved_model": lambda inputs: run_saved_model(directory, inputs, signature, name),
+        "onnx": lambda inputs: run_onnx(directory / onnx_name(name), inputs, signature),
     }
     report: dict[str, Any] = {
         "rule": endpoint.parity.description,
@@ -141,30 +139,45 @@ def _check_endpoint(
         if find_compiler() is None:
             report["cpp"] = {"not_compared": "there is no C++ compiler"}
         else:
-            runners["cpp"] = lambda: run_header(header, inputs, signature, name)
-    for kind, runner in runners.items():
-        try:
-            found = runner()
-        except (ServingError, UserError):
-            raise
-        except Exception as error:  # the engines' errors have no common base class
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-            raise UserError(f"{name} in {kind} cannot be run: {reason}; nothing exported") from error
-        result = compare(endpoint.parity, rows, reference, found)
+            runners["cpp"] = lambda inputs: run_header(header, inputs, signature, name)
+    results: dict[str, list[ParityResult]] = {kind: [] for kind in runners}
+    for part in in_chunks(rows, task.chunk_rows):
+        inputs, reference = task.inputs(part), endpoint.reference(model, part)
+        for kind, runner in runners.items():
+            found = _outputs(f"{name} in {kind}", runner, inputs)
+            result = compare(endpoint.parity, part, reference, found)
+            if result.excess > 1.0:
+                row = result.worst
+                raise UserError(
+                    f"{name} in {kind} differs from Keras by {result.excess:.3g} times what is allowed "
+                    f"({endpoint.parity.description}); worst row {_row(signature.inputs, inputs, row)}: "
+                    f"Keras gives {_row(signature.outputs, reference, row)}, {kind} gives "
+                    f"{_row(signature.outputs, found, row)}; nothing exported"
+                )
+            results[kind].append(result)
+    for kind, parts in results.items():
+        result = joined(parts)
         report[kind] = {
             "excess": result.excess,
             "largest_difference": result.largest,
             "bands": result.in_bands(axes, rows),
         }
-        if result.excess > 1.0:
-            row = result.worst
-            raise UserError(
-                f"{name} in {kind} differs from Keras by {result.excess:.3g} times what is allowed "
-                f"({endpoint.parity.description}); worst row {_row(signature.inputs, inputs, row)}: Keras "
-                f"gives {_row(signature.outputs, reference, row)}, {kind} gives "
-                f"{_row(signature.outputs, found, row)}; nothing exported"
-            )
     return report
+
+
+def _outputs(what: str, runner: Callable[[Rows], Rows], inputs: Rows) -> Rows:
+    """Return what a format gives.
+
+    Raises:
+        UserError: It cannot be run.
+    """
+    try:
+        return runner(inputs)
+    except (ServingError, UserError):
+        raise
+    except Exception as error:  # the engines' errors have no common base class
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+        raise UserError(f"{what} cannot be run: {reason}; nothing exported") from error
 
 
 def _row(tensors: Sequence[Tensor], columns: Rows, row: int) -> str:
@@ -193,7 +206,9 @@ def bundle_name(run: Run, folder: RunFolder) -> str:
     return folder.name if folder.name.startswith(f"{run.preset}-") else f"{run.preset}-{folder.name}"
 
 
-def export(path: Path, out: Path, data: Path | None = None, *, cpp: bool = False) -> Path:
+def export(
+    path: Path, out: Path, data: Path | None = None, *, cpp: bool = False, keras_file: Path | None = None
+) -> Path:
     """Export the best model of a run as the next version of its bundle.
 
     Args:
@@ -201,6 +216,7 @@ def export(path: Path, out: Path, data: Path | None = None, *, cpp: bool = False
         out: Folder of bundles.
         data: Dataset whose validation rows check the parity; by default the run's own.
         cpp: Also write the network as a C++ header.
+        keras_file: Also write the network to this `.keras` or `.h5` file, as `write_keras`.
 
     Returns:
         The version folder.
@@ -208,16 +224,20 @@ def export(path: Path, out: Path, data: Path | None = None, *, cpp: bool = False
     Raises:
         UserError: The run has no model, or an exported format differs from Keras.
     """
+    if keras_file is not None:
+        check_keras_file(keras_file)
     folder, run = open_run(path)
     task = task_of(run)
     source = open_dataset(data or Path(folder.read("dataset.json")["path"]), run)
     model = load_model(folder.best, task)
     chunks = map(task.own_rows, source.chunks("validation", task.columns, rows=task.parity_rows))
-    rows = choose_rows(chunks, task.axes(), task.parity_rows)
+    rows = choose_rows(chunks, task.axes(), task.parity_rows, task.parity_band_rows)
     name = bundle_name(run, folder)
 
     def write(directory: Path) -> None:
         write_bundle(model, task, directory, rows, header=f"{identifier(name)}.hpp" if cpp else None)
+        if keras_file is not None:
+            write_keras(model, task, keras_file, next(in_chunks(rows, task.chunk_rows)))
 
     return publish(out, name, write, partial(_describe, name, run, folder, task, source))
 
@@ -250,6 +270,52 @@ def publish(
                 return target
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+KERAS_FILES = (".keras", ".h5")
+
+
+def check_keras_file(path: Path) -> None:
+    """Refuse names that Keras would not know how to write.
+
+    Raises:
+        UserError: The name has another ending.
+    """
+    if path.suffix not in KERAS_FILES:
+        raise UserError(f"a Keras file must end in {' or '.join(KERAS_FILES)}, received {path.name}")
+
+
+def write_keras(model: keras.Model, task: Task, path: Path, rows: Rows) -> None:
+    """Write a model as one file that Keras reads, `.keras` or the older `.h5`; one that exists is replaced.
+
+    Classes of this package occur in it: `trackkeras.checkpoints.load_model` reads it, as does
+    `keras.models.load_model` after an import of the task's modules.
+
+    Args:
+        model: The network.
+        task: What it is for.
+        path: The file.
+        rows: Rows on which the file must give what the model gives.
+
+    Raises:
+        UserError: It does not, or the file has another ending.
+    """
+    check_keras_file(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}{path.suffix}")
+    try:
+        with quiet_converters():
+            model.save(temporary)
+            read = load_model(temporary, task)
+        before, after = (raw_outputs(network, rows, task) for network in (model, read))
+        differing = [name for name, values in before.items() if not np.array_equal(values, after[name])]
+        if differing:
+            raise UserError(
+                f"{path.name} gives another {', '.join(differing)} than the model; nothing exported"
+            )
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_bundle(

@@ -17,7 +17,10 @@ from trackkeras.domain import Axis, Parity, Rows
 from trackkeras.evaluation import band_index
 
 BAND_ROWS = 1000
-"""Rows to compare in every band."""
+"""Rows to compare in every band, unless a task wants fewer."""
+
+MOST_COMPONENTS = 64
+"""Outputs of more components are described by the largest difference of all."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class ParityResult:
 
     Attributes:
         excess: Largest difference, divided by what is allowed.
-        largest: Largest absolute difference per output component.
+        largest: Largest absolute difference per output component, or of all if they are many.
         worst: Index of the row with the largest excess.
         by_row: `(n,)` excess of every row.
     """
@@ -52,17 +55,31 @@ def compare(parity: Parity, rows: Rows, reference: Rows, other: Rows) -> ParityR
     excess = np.where(np.isfinite(excess), excess, np.inf)
     difference = {name: np.abs(other[name].astype(float) - reference[name]) for name in reference}
     largest = {name: np.max(value, axis=0).ravel().tolist() for name, value in difference.items()}
+    largest = {name: v if len(v) <= MOST_COMPONENTS else [max(v)] for name, v in largest.items()}
     return ParityResult(float(excess.max()), largest, int(excess.argmax()), excess)
 
 
-def choose_rows(chunks: Iterable[Rows], axes: Sequence[Axis], limit: int) -> Rows:
+def joined(parts: Sequence[ParityResult]) -> ParityResult:
+    """Return the agreement on the rows of all parts, one after the other."""
+    excess = np.concatenate([part.by_row for part in parts])
+    largest = {
+        name: np.max([part.largest[name] for part in parts], axis=0).tolist() for name in parts[0].largest
+    }
+    return ParityResult(float(excess.max()), largest, int(excess.argmax()), excess)
+
+
+def choose_rows(
+    chunks: Iterable[Rows], axes: Sequence[Axis], limit: int, band_rows: int | None = None
+) -> Rows:
     """Return the first rows, and of the others those that a band lacks.
 
     Args:
         chunks: Rows in their order; no more are taken than needed.
         axes: Their bands.
         limit: How many of the first rows.
+        band_rows: How many of every band; a thousand if None.
     """
+    wanted = BAND_ROWS if band_rows is None else band_rows
     counts = [np.zeros(len(axis.edges) - 1, int) for axis in axes]
     parts: list[Rows] = []
     seen = 0
@@ -73,13 +90,13 @@ def choose_rows(chunks: Iterable[Rows], axes: Sequence[Axis], limit: int) -> Row
             bands = band_index(axis, chunk)
             for band in range(len(count)):
                 inside = bands == band
-                lacking = BAND_ROWS - count[band] - int((inside & taken).sum())
+                lacking = wanted - count[band] - int((inside & taken).sum())
                 taken[np.flatnonzero(inside & ~taken)[: max(lacking, 0)]] = True
         for axis, count in zip(axes, counts, strict=True):
             count += _rows_in_bands(axis, {name: column[taken] for name, column in chunk.items()})
         parts.append({name: column[taken] for name, column in chunk.items()})
         seen += size
-        if seen >= limit and all((count >= BAND_ROWS).all() for count in counts):
+        if seen >= limit and all((count >= wanted).all() for count in counts):
             break
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 

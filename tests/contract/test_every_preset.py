@@ -54,7 +54,7 @@ def distinct_networks() -> list[str]:
 
 def fit_one_step(task: Task, run: Run, source: Dataset) -> keras.Model:
     model = build_model(task, run, source.manifest.statistics("train"), steps=1)
-    batches = training_batches(source, partial(task.split_batch, run), batch_size=256, seed=1)
+    batches = training_batches(source, partial(task.split_batch, run), batch_size=64, seed=1)
     history = model.fit(batches.dataset, steps_per_epoch=1, verbose=0, shuffle=False)
     assert np.isfinite(history.history["loss"]).all()
     return model
@@ -76,7 +76,7 @@ def test_preset_is_documented_and_builds_at_full_size(preset: str, sources: dict
     model = task.build(run, sources[run.domain].manifest.statistics("train"))
     signature = task.signature()
     assert [tensor.name for tensor in signature.inputs] == list(model.input)
-    assert {tensor.name for tensor in signature.outputs} == set(model.output)
+    assert {tensor.name for tensor in signature.outputs} <= set(model.output), "training may need more"
     for tensor in signature.inputs:
         assert model.input[tensor.name].shape == (None, *tensor.shape)
     for tensor in signature.outputs:
@@ -153,11 +153,12 @@ def test_task_answers_every_question(preset: str, sources: dict[str, Dataset]) -
     source = sources[run.domain]
     assert domain.check_rows(source.read("test")) == []
     rows = task.read_rows(source, "test")
-    truth = {tensor.name: rows[tensor.name] for tensor in task.signature().outputs}
-    errors = task.errors(rows, truth)
+    truth = task.truth(rows)
+    kept = task.summarise(rows, truth)
+    errors = task.errors(rows, kept)
     assert {metric.quantity for metric in task.metrics()} <= set(errors)
     assert all((values == 0).all() for values in errors.values()), "the truth has no error"
-    assert set(task.residuals(rows, truth)) == set(task.residual_labels())
+    assert set(task.residuals(rows, kept)) == set(task.residual_labels())
     for axis in task.axes():
         assert list(axis.edges) == sorted(axis.edges)
         assert axis.values(rows).shape == (len(rows[next(iter(rows))]),)

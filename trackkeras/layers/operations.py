@@ -7,24 +7,34 @@ from typing import Any
 
 import keras
 
+FREE = (keras.layers.InputLayer, keras.layers.Reshape, keras.layers.Flatten, keras.layers.Concatenate)
+"""Layers that compute nothing."""
+
 
 def counted_operations(model: keras.Model) -> float:
     """Return the operations of a functional network per row.
 
-    A product and a sum of convolutions, dense layers and attention count as two; every other layer that
-    computes counts one for each number that it gives.
+    A product and a sum in convolutions, dense layers and attention count as two; every other layer counts one
+    for each number that it gives.
     """
     return float(sum(_of_layer(layer) for layer in model.layers))
 
 
 def _of_layer(layer: Any) -> int:
-    match layer:
-        case keras.layers.Conv2D():
-            return 2 * prod(layer.kernel.shape[:-1]) * prod(layer.output.shape[1:])
-        case keras.layers.Dense():
-            calls = [node.outputs[0].shape[1:] for node in layer._inbound_nodes]
-            return sum(2 * layer.kernel.shape[0] * prod(shape) for shape in calls)
-        case keras.layers.InputLayer() | keras.layers.Reshape() | keras.layers.Flatten():
-            return 0
-        case _:
-            return prod(layer.output.shape[1:])
+    shapes = [node.outputs[0].shape[1:] for node in layer._inbound_nodes]
+    if isinstance(layer, FREE):
+        return 0
+    if isinstance(layer, keras.layers.Conv2D):
+        return sum(2 * prod(layer.kernel.shape[:-1]) * prod(shape) for shape in shapes)
+    if isinstance(layer, keras.layers.Dense):
+        return sum(2 * layer.kernel.shape[0] * prod(shape) for shape in shapes)
+    if isinstance(layer, keras.layers.MultiHeadAttention):
+        return sum(_of_attention(layer, shape) for shape in shapes)
+    return sum(prod(shape) for shape in shapes)
+
+
+def _of_attention(layer: keras.layers.MultiHeadAttention, shape: tuple[int, ...]) -> int:
+    """Return the operations of self-attention along one axis; every place makes query, key, value, output."""
+    width = layer.num_heads * layer.key_dim
+    places, length = prod(shape[:-1]), shape[layer._attention_axes[0] - 1]
+    return places * (4 * 2 * shape[-1] * width + 2 * 2 * length * width)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trackkeras.console import JsonOption, print_json, print_rows
+from trackkeras.domains.dimuon.attention_command import attention
 from trackkeras.domains.dimuon.chain_command import export_chain
 from trackkeras.domains.dimuon.command_files import (
     new_files,
@@ -50,6 +51,7 @@ app.command()(mass)
 app.command()(evaluate)
 app.command()(display)
 app.command("export-chain")(export_chain)
+app.command()(attention)
 
 
 @app.command()

@@ -13,6 +13,7 @@ from trackkeras.domains.dimuon import finder_rows
 from trackkeras.domains.dimuon.detectors import ELEMENTS, PLANES
 from trackkeras.domains.dimuon.finder_metrics import METRICS, RESIDUAL_LABELS, event_errors, event_residuals
 from trackkeras.domains.dimuon.finder_options import FinderOptions
+from trackkeras.errors import UserError
 
 if TYPE_CHECKING:
     import keras
@@ -38,7 +39,8 @@ class FinderTask(Task):
     options = FinderOptions
     columns: ClassVar[tuple[str, ...]] = finder_rows.COLUMNS
     keras_modules: ClassVar[tuple[str, ...]] = ("trackkeras.domains.dimuon.finder_models",)
-    parity_rows: ClassVar[int] = 50
+    parity_rows: ClassVar[int] = 200
+    parity_band_rows: ClassVar[int | None] = 20
     validation_rows: ClassVar[int] = 2000
     metric_rows: ClassVar[int] = 2000
     chunk_rows: ClassVar[int | None] = 256
@@ -104,7 +106,22 @@ class FinderTask(Task):
     def compile_arguments(self, run: Run, statistics: Mapping[str, Any]) -> dict[str, Any]:
         """Return the weights of the loss's parts."""
         assert isinstance(run.model, FinderOptions)
-        return {"weights": {"overlap": run.model.overlap}}
+        return {"weights": {"overlap": run.model.overlap, "denoising": run.model.denoise}}
+
+    def check_data(self, run: Run, dataset_config: Mapping[str, Any]) -> None:
+        """Refuse a moving average of weights beside batch normalisation.
+
+        Its means and variances are collected with the weights as they are trained; for an average they are
+        wrong.
+
+        Raises:
+            UserError: Both are asked for.
+        """
+        assert isinstance(run.model, FinderOptions)
+        if run.model.normalised and run.training.ema is not None:
+            raise UserError(
+                f"training.ema does not go with the batch normalisation of {run.model.network}: set it to null"
+            )
 
     def split_batch(self, run: Run, batch: Mapping[str, Any]) -> tuple[Any, ...]:
         """Return the matrices of a batch of events, and their true elements."""
@@ -118,7 +135,7 @@ class FinderTask(Task):
         """
         assert isinstance(model, FinderOptions)
         network = {"prod": "basic", "acc": "attention"}.get(model.network, model.network)
-        return model.model_copy(update={"network": network, "size": "tiny"})
+        return FinderOptions(network=network, size="tiny")
 
     # -- evaluation --------------------------------------------------------------------------------------
     def metrics(self) -> tuple[Metric, ...]:

@@ -9,9 +9,11 @@ from typing import Any
 import keras
 
 from trackkeras.domains.dimuon.detectors import ELEMENTS, PLANES
-from trackkeras.domains.dimuon.finder_loss import FinderModel
+from trackkeras.domains.dimuon.finder_loss import SIGNAL, FinderModel
 from trackkeras.domains.dimuon.finder_options import FinderOptions
+from trackkeras.layers.attention import axial, channel_and_spatial
 from trackkeras.layers.conv import conv, residual
+from trackkeras.layers.unet import unet_plus_plus
 
 MUONS = ("track_mup", "track_mum")
 """The outputs: mu+ and mu-."""
@@ -46,19 +48,27 @@ _VGG = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 _SMALL_VGG = ((16, 2), (32, 2), (64, 3), (64, 3), (64, 3))
 _BLOCKS = ((64, 1), (128, 1), (256, 1), (512, 1), (512, 1))
 _SMALL_BLOCKS = ((16, 1), (32, 1), (64, 1), (64, 1), (64, 1))
+_MEDIUM_VGG = ((32, 2), (64, 2), (128, 3), (128, 3), (128, 3))
+_MEDIUM_BLOCKS = ((32, 1), (64, 1), (128, 1), (128, 1), (128, 1))
 _TINY = ((2, 1), (4, 1))
 
 PLANS: dict[tuple[str, str], Plan] = {
     ("basic", "full"): Plan(((32, 1), (64, 1), (128, 1)), (256,), (0.5,)),
+    ("basic", "medium"): Plan(((32, 1), (64, 1), (64, 1)), (256,), (0.5,), rank=32),
     ("basic", "small"): Plan(((16, 1), (32, 1), (32, 1)), (256,), (0.5,), rank=16),
     ("basic", "tiny"): Plan(_TINY, (8,), (0.5,), rank=2),
     ("prod", "full"): Plan(_VGG, (4096, 2048, 1024), (0.3, 0.3, 0.0), normalise=False),
+    ("prod", "medium"): Plan(_MEDIUM_VGG, (512, 512), (0.3, 0.0), normalise=False, rank=32),
     ("prod", "small"): Plan(_SMALL_VGG, (256, 256), (0.3, 0.0), normalise=False, rank=16),
     ("prod", "tiny"): Plan(_TINY, (8,), (0.3,), normalise=False, rank=2),
     ("acc", "full"): Plan(_BLOCKS, (4096, 2048, 1024), (0.4, 0.3, 0.0), blocks=True),
+    ("acc", "medium"): Plan(_MEDIUM_BLOCKS, (512, 512), (0.3, 0.0), blocks=True, rank=32),
     ("acc", "small"): Plan(_SMALL_BLOCKS, (256, 256), (0.3, 0.0), blocks=True, rank=16),
     ("acc", "tiny"): Plan(_TINY, (8,), (0.3,), blocks=True, rank=2),
     ("attention", "full"): Plan(_BLOCKS, (4096, 2048, 1024), (0.4, 0.3, 0.0), blocks=True, attention=True),
+    ("attention", "medium"): Plan(
+        _MEDIUM_BLOCKS, (512, 512), (0.3, 0.0), blocks=True, attention=True, rank=32
+    ),
     ("attention", "small"): Plan(_SMALL_BLOCKS, (256, 256), (0.3, 0.0), blocks=True, attention=True, rank=16),
     ("attention", "tiny"): Plan(_TINY, (8,), (0.3,), blocks=True, attention=True, rank=2),
 }
@@ -74,7 +84,8 @@ def build_finder(options: FinderOptions, *, training: bool) -> keras.Model:
 
     Returns:
         A model from `hits` `(n, 62, 201)` to `track_mup` and `track_mum` `(n, 62, 201)`: a probability of
-        each element in each detector, that of 0 for none.
+        each element in each detector, that of 0 for none. In training the flagship also gives `signal`
+        `(n, 62, 201)`, the probability that a muon fired the element.
     """
     hits = keras.Input((PLANES, ELEMENTS), name="hits", dtype="float32")
     outputs = NETWORKS[options.network](hits, options)
@@ -94,6 +105,8 @@ def convolutional(hits: Any, options: FinderOptions) -> dict[str, Any]:
                 found = residual(found, filters, name)
             else:
                 found = conv(found, filters, name, normalise=plan.normalise)
+            if plan.attention and number:
+                found = channel_and_spatial(found, name)
         found = keras.layers.MaxPooling2D(name=f"halve_{number}")(found)
     found = keras.layers.Flatten(name="flat")(found)
     for index, (units, rate) in enumerate(zip(plan.dense, plan.dropout, strict=True)):
@@ -113,6 +126,34 @@ def convolutional(hits: Any, options: FinderOptions) -> dict[str, Any]:
     return probabilities(scores)
 
 
+MARGIN = ((0, 64 - PLANES), (0, 208 - ELEMENTS))
+"""Empty rows and columns after the matrix, so that it can be halved four times."""
+
+
+def flagship(hits: Any, options: FinderOptions) -> dict[str, Any]:
+    """Return the outputs of two U-Net++ from `hits`: what is a muon's hit, then which muon's.
+
+    No dropout: every layer here is followed by a batch normalisation further on, whose statistics it would
+    bias.
+    """
+    image = keras.layers.Reshape((PLANES, ELEMENTS, 1), name="image")(hits)
+    padded = keras.layers.ZeroPadding2D(MARGIN, name="padded")(image)
+    widths = options.filters
+    found = unet_plus_plus(padded, [width // 2 for width in widths], "denoise")
+    clean = keras.layers.Conv2D(1, 1, activation="sigmoid", dtype="float32", name="clean")(found)
+    found = unet_plus_plus(clean, widths, "segment")
+    found = axial(found, max(widths[0] // 8, 1), "attention")
+    return probabilities(
+        {name: _cut(keras.layers.Conv2D(1, 1, name=f"{name}_scores")(found), name) for name in MUONS}
+    ) | {SIGNAL: _cut(clean, SIGNAL)}
+
+
+def _cut(image: Any, name: str) -> Any:
+    """Return `(n, 62, 201)` from `(n, 64, 208, 1)`."""
+    inside = keras.layers.Cropping2D(MARGIN, name=f"{name}_inside")(image)
+    return keras.layers.Reshape((PLANES, ELEMENTS), name=f"{name}_image")(inside)
+
+
 def probabilities(scores: dict[str, Any]) -> dict[str, Any]:
     """Return the softmax over the elements of each detector of both muons' scores `(n, 62, 201)`.
 
@@ -126,5 +167,6 @@ NETWORKS: dict[str, Callable[[Any, FinderOptions], dict[str, Any]]] = {
     "prod": convolutional,
     "acc": convolutional,
     "attention": convolutional,
+    "flagship": flagship,
 }
 """Functions from `hits` to the outputs, by `model.network`."""
