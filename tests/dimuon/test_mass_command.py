@@ -24,9 +24,10 @@ from trackkeras.domains.dimuon.kinematics import draw_pairs
 from trackkeras.domains.dimuon.mass import pair_mass
 from trackkeras.domains.dimuon.mass_command import mass
 from trackkeras.domains.dimuon.mass_fit import Value, fit_peak
-from trackkeras.domains.dimuon.pairs import Cuts, read_pairs
+from trackkeras.domains.dimuon.pairs import Cuts, Pairs, read_pairs
 from trackkeras.domains.dimuon.reconstructed import with_muons
 from trackkeras.domains.dimuon.reconstruction import Muons
+from trackkeras.domains.dimuon.rus_reading import read_rus
 from trackkeras.domains.dimuon.rus_writing import write_rus
 from trackkeras.domains.dimuon.simulation_options import GenerateOptions
 from trackkeras.errors import UserError
@@ -87,6 +88,10 @@ def run(*arguments: object) -> Any:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
+def pairs_of(path: Path, cuts: Cuts) -> Pairs:
+    return read_pairs(((events, path) for events in read_rus(path)), cuts)
+
+
 def test_the_peak_is_where_the_resonance_is(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "mass.png"
     result = run(folder / "one.root", folder / "two.root", "--out", out, "--json")
@@ -111,11 +116,11 @@ def test_the_peak_is_where_the_resonance_is(folder: Path, tmp_path: Path) -> Non
 
 def test_cuts_ask_both_muons(folder: Path, tmp_path: Path) -> None:
     one = folder / "one.root"
-    everything = read_pairs([one], Cuts())
+    everything = pairs_of(one, Cuts())
     assert len(everything) == N // 2 - 2
-    assert len(read_pairs([one], Cuts(min_hits=21))) == N // 2 - 3
-    assert len(read_pairs([one], Cuts(min_p_right=0.5))) == N // 2 - 3
-    both = read_pairs([one], Cuts(0.5, 21))
+    assert len(pairs_of(one, Cuts(min_hits=21))) == N // 2 - 3
+    assert len(pairs_of(one, Cuts(min_p_right=0.5))) == N // 2 - 3
+    both = pairs_of(one, Cuts(0.5, 21))
     assert (len(both), both.events) == (N // 2 - 4, N // 2)
     assert everything.known.all()
     result = run(one, "--min-hits", 21, "--min-p-right", 0.5, "--out", tmp_path / "mass.svg", "--json")
@@ -124,7 +129,7 @@ def test_cuts_ask_both_muons(folder: Path, tmp_path: Path) -> None:
 
 
 def test_pairs_of_different_events_are_those_of_loops(folder: Path) -> None:
-    pairs = read_pairs([folder / "few.root"], Cuts())
+    pairs = pairs_of(folder / "few.root", Cuts())
     n, shifts = len(pairs), 3
     plus, minus = pairs.momentum[:, 0], pairs.momentum[:, 1]
 

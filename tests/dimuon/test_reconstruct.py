@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,7 @@ from trackkeras.domains.dimuon.detectors import ELEMENTS, PLANES, numbers, plane
 from trackkeras.domains.dimuon.events import Events, Hits, Tracks
 from trackkeras.domains.dimuon.hit_matrix import hit_matrices
 from trackkeras.domains.dimuon.muons import hit_arrays, muon_rows
+from trackkeras.domains.dimuon.networks import open_network
 from trackkeras.domains.dimuon.reconstruct_command import reconstruct
 from trackkeras.domains.dimuon.reconstructed import BRANCHES, muons_of, with_muons
 from trackkeras.domains.dimuon.reconstruction import Muons, Reconstruction, Settings
@@ -331,6 +333,17 @@ def test_muons_survive_their_branches(seed: int, n: int, quality: bool) -> None:
     again = muons_of(with_muons(events, found))
     for field in dataclasses.fields(Muons):
         np.testing.assert_array_equal(getattr(again, field.name), getattr(found, field.name))
+
+
+def test_momenta_behind_the_iron_are_refused(bundles: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "momentum_station"
+    shutil.copytree(bundles / "momentum_sums", copy)
+    description = json.loads((copy / "1" / "bundle.json").read_text())
+    outputs = description["signatures"]["serving_default"]["outputs"]
+    outputs["momentum"]["doc"] = "px, py, pz at station 1"
+    (copy / "1" / "bundle.json").write_text(json.dumps(description))
+    with pytest.raises(UserError, match="gives momenta at station 1, behind the iron"):
+        open_network(copy, "momentum")
 
 
 def test_nan_of_a_network_is_refused(sample: Events) -> None:

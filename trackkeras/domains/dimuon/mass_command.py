@@ -46,11 +46,13 @@ def mass(
     from trackkeras.domains.dimuon.mass import mixed_response
     from trackkeras.domains.dimuon.mass_fit import fit_peak
     from trackkeras.domains.dimuon.pairs import SHIFTS, Cuts, read_pairs
+    from trackkeras.domains.dimuon.rus_reading import read_rus
 
     cuts = Cuts(min_p_right, min_hits)
     paths = expand(files)
     total = sum(map(number_of_events, paths))
-    pairs = read_pairs(paths, cuts, lambda chunks: shown(chunks, "mass", total))
+    chunks = ((events, path) for path in paths for events in read_rus(path))
+    pairs = read_pairs(shown(chunks, "mass", total), cuts)
     peak = fit_peak(pairs.mass(), window, bins)
     known = pairs.known
     response = None

@@ -7,15 +7,12 @@ import mplhep
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from trackkeras import plots
-from trackkeras.domains.dimuon.mass import MassResponse, pair_mass
+from trackkeras.domains.dimuon.mass import MassResponse, mixed_mass
 from trackkeras.domains.dimuon.mass_fit import Peak
 from trackkeras.domains.dimuon.pairs import SHIFTS, Pairs
 from trackkeras.units import GEV, JPSI_MASS
-
-Floats = NDArray[np.float64]
 
 _FINE = 10
 """Steps of the drawn curve per bin."""
@@ -84,7 +81,10 @@ def _spectrum(axes: Axes, pairs: Pairs, peak: Peak) -> None:
 
 def _response(axes: Axes, pairs: Pairs, response: MassResponse, window: tuple[float, float]) -> None:
     known = pairs.known
-    true, found = (_mixed(momentum[known]) for momentum in (pairs.truth, pairs.momentum))
+    true, found = (
+        mixed_mass(momentum[known, 0], momentum[known, 1], SHIFTS)
+        for momentum in (pairs.truth, pairs.momentum)
+    )
     edges = np.linspace(*window, _PROFILE + 1)
     place = np.searchsorted(edges, true, side="right") - 1
     filled = [index for index in range(_PROFILE) if np.count_nonzero(place == index) >= _FEWEST]
@@ -108,9 +108,3 @@ def _response(axes: Axes, pairs: Pairs, response: MassResponse, window: tuple[fl
     axes.set_ylabel("found [GeV]")
     axes.legend(loc="upper left")
     axes.set_title(f"{response.pairs:,} pairs of different events", loc="right", fontsize=9.5, pad=6)
-
-
-def _mixed(momentum: Floats) -> Floats:
-    return np.concatenate(
-        [pair_mass(momentum[:, 0], np.roll(momentum[:, 1], -shift, axis=0)) for shift in range(1, SHIFTS + 1)]
-    )

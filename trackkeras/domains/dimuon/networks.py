@@ -30,6 +30,9 @@ OUTPUTS: dict[Part, tuple[str, ...]] = {
 }
 """What is asked of each network; it may give more."""
 
+ELSEWHERE = "at station 1"
+"""What a bundle says of momenta that are not those of the vertex."""
+
 
 def open_network(path: Path, part: Part, backend: BackendName = "onnx") -> Network:
     """Load the newest version of a bundle, or the one that is named.
@@ -40,7 +43,8 @@ def open_network(path: Path, part: Part, backend: BackendName = "onnx") -> Netwo
         backend: `onnx`, or `savedmodel`, which imports TensorFlow.
 
     Raises:
-        UserError: The folder holds no bundle, several, or one that takes or gives something else.
+        UserError: The folder holds no bundle, several, or one that takes or gives something else; momenta
+            of station 1 are something else.
     """
     try:
         models = discover([path])
@@ -73,4 +77,9 @@ def _check(bundle: Bundle, part: Part) -> None:
             f"--{part}: {bundle.path} is no {part} network: it takes {', '.join(taken)} and gives "
             f"{', '.join(given)}, but must take {inputs} and give {outputs}; "
             f"export a run of a {part}_* preset"
+        )
+    if part == "momentum" and ELSEWHERE in signature.outputs["momentum"].doc:
+        raise UserError(
+            f"--momentum: {bundle.path} gives momenta {ELSEWHERE}, behind the iron, but those of "
+            "the vertex are wanted: export a run without model.target=station_1"
         )

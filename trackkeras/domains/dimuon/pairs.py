@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from trackkeras.domains.dimuon.detectors import PLANES
 from trackkeras.domains.dimuon.events import NO_TRACK, Events
-from trackkeras.domains.dimuon.mass import pair_mass
+from trackkeras.domains.dimuon.mass import mixed_mass, pair_mass
 from trackkeras.domains.dimuon.muons import muon_rows, muon_vectors
 from trackkeras.domains.dimuon.reconstructed import P_RIGHT, muons_of
-from trackkeras.domains.dimuon.rus_reading import read_rus
 from trackkeras.errors import UserError
 
 Floats = NDArray[np.float64]
@@ -75,41 +74,27 @@ class Pairs:
 
     def mixed_mass(self, shifts: int = SHIFTS) -> Floats:
         """Return masses [GeV] of the mu+ of each pair with the mu- of the next ones."""
-        return _shifted(self.momentum[:, 0], self.momentum[:, 1], shifts)
+        return mixed_mass(self.momentum[:, 0], self.momentum[:, 1], shifts)
 
     def like_sign_mass(self, shifts: int = SHIFTS) -> Floats:
         """Return masses [GeV] of each muon with those of its own charge in the next pairs."""
         return np.concatenate(
-            [_shifted(self.momentum[:, muon], self.momentum[:, muon], shifts) for muon in range(2)]
+            [mixed_mass(self.momentum[:, muon], self.momentum[:, muon], shifts) for muon in range(2)]
         )
 
 
-def read_pairs(
-    files: Iterable[Path],
-    cuts: Cuts,
-    shown: Callable[[Iterator[Events]], Iterator[Events]] = iter,
-) -> Pairs:
-    """Read the pairs of reconstructed files that pass the cuts.
+def read_pairs(chunks: Iterable[tuple[Events, Path]], cuts: Cuts) -> Pairs:
+    """Return the pairs of some events that pass the cuts.
 
     Args:
-        files: The files.
+        chunks: Events of reconstructed files, each time with their file.
         cuts: What both muons must have.
-        shown: Passes on the chunks of events, and may say how far they have come.
 
     Raises:
         UserError: A file is not reconstructed, or lacks what a cut needs.
     """
     momenta, truths, total = [np.empty((0, 2, 3))], [np.empty((0, 2, 3))], 0
-    chunks = ((path, events) for path in files for events in read_rus(path))
-    named: list[Path] = []
-
-    def events_only() -> Iterator[Events]:
-        for path, events in chunks:
-            named.append(path)
-            yield events
-
-    for events in shown(events_only()):
-        file = named.pop()
+    for events, file in chunks:
         muons = muons_of(events, file)
         kept = muons.found & (muons.hits >= cuts.min_hits)
         if cuts.min_p_right > 0:
@@ -126,9 +111,3 @@ def read_pairs(
         truths.append(truth[both])
         total += len(events)
     return Pairs(np.concatenate(momenta), np.concatenate(truths), total)
-
-
-def _shifted(first: Floats, second: Floats, shifts: int) -> Floats:
-    return np.concatenate(
-        [pair_mass(first, np.roll(second, -shift, axis=0)) for shift in range(1, shifts + 1)]
-    )
