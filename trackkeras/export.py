@@ -19,7 +19,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import jinja2
 import keras
@@ -56,6 +56,11 @@ NOT_EVALUATED = "Not evaluated: run `trackkeras evaluate` before the export to h
 
 class Judged(Protocol):
     """What is compared in each format: the functions of a task, or of several networks as one."""
+
+    chunk_rows: ClassVar[int | None]
+    """Rows in memory at a time; None for all."""
+    parity_band_rows: ClassVar[int | None]
+    """Rows wanted in every band; a thousand if None."""
 
     def axes(self) -> tuple[Axis, ...]:
         """Return the truth variables in whose bands the differences are told."""

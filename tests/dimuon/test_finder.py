@@ -1,4 +1,4 @@
-"""The track finder: matrices, loss, metrics, networks, and the road from events with background to a bundle."""
+"""The track finder: matrices, loss, metrics, networks, and the road from messy events to a bundle."""
 
 from __future__ import annotations
 
@@ -158,18 +158,15 @@ def test_metrics_are_those_of_a_loop_over_hits(rows: Rows) -> None:
         for name, value in expected_shares.items():
             assert found[name][event] == pytest.approx(value), (event, name)
     assert found["fake_rate"][0] == found["inefficiency"][0] == 1.0
-    assert (found["inefficiency_mup"][1], found["inefficiency_mum"][1]) == (
-        found["inefficiency"][1] > 0.5,
-        1.0,
-    )
+    assert found["inefficiency_mum"][1] == 1.0
+    assert found["inefficiency_mup"][1] == 2 * found["inefficiency"][1] - 1.0
     assert all((found[metric.name] == 0).all() for metric in METRICS if metric.name.startswith("refined_"))
 
 
 def test_event_without_muons_has_no_error_of_hits() -> None:
     truth = np.zeros((1, 2, 62), int)
-    assert not any(
-        values.any() for values in event_errors(truth, {"elements": truth, "refined": truth}).values()
-    )
+    found = event_errors(truth, {"elements": truth, "refined": truth})
+    assert not any(values.any() for values in found.values())
     found = event_errors(truth, {"elements": truth + 1, "refined": truth})
     assert (found["slots_wrong"], found["fake_rate"], found["hits_wrong"]) == (1.0, 1.0, 0.0)
 
@@ -245,12 +242,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = BACKGROUND.model_dump(mode="json")
     schema = domain.generation_schema(BACKGROUND)
     generate(folder / "data", Recipe(schema, domain.shard_function, config, 5, 300, 3, "finder"))
-    assignments = [
-        "model.size=tiny",
-        "training.epochs=2",
-        "data.batch_size=30",
-        "training.learning_rate=0.01",
-    ]
+    assignments = ["model.size=tiny", "training.epochs=2", "data.batch_size=30"]
     run = load_run("finder_attention", assignments)
     return train(run, folder / "data", folder / "run").path
 
@@ -268,9 +260,9 @@ def test_road_from_records_of_another_width_to_a_bundle(trained: Path, tmp_path:
     description = json.loads((bundle / "bundle.json").read_text())["signatures"]["serving_default"]
     assert description["inputs"]["hits"]["shape"] == [-1, 62, 201]
     assert set(description["outputs"]) == set(MUONS)
-    assert (
-        keras.models.load_model(file, compile=False).count_params() == load_model(file, TASK).count_params()
-    )
+    weights = load_model(trained / "best.keras", TASK).get_weights()
+    for own, written in zip(weights, keras.models.load_model(file, compile=False).get_weights(), strict=True):
+        np.testing.assert_array_equal(own, written)
     assert [path.name for path in file.parent.iterdir()] == ["track_finder.h5"]
     with pytest.raises(UserError, match=r"must end in \.keras or \.h5, received track_finder\.pt"):
         export(trained, tmp_path / "bundles", keras_file=tmp_path / "track_finder.pt")

@@ -32,19 +32,17 @@ def attention_maps(model: keras.Model, hits: NDArray[np.float32]) -> dict[str, N
     Raises:
         UserError: The network has no spatial attention.
     """
-    layers = [layer for layer in model.layers if layer.name.endswith(SPATIAL_MAP)]
-    if not layers:
+    outputs = {
+        layer.name.removesuffix(SPATIAL_MAP): layer.output
+        for layer in model.layers
+        if layer.name.endswith(SPATIAL_MAP)
+    }
+    if not outputs:
         raise UserError(
             f"{model.name} has no spatial attention; networks of the preset finder_attention have it"
         )
-    maps = keras.Model(model.input, [layer.output for layer in layers])(
-        {"hits": np.asarray(hits, np.float32)}, training=False
-    )
-    names = [layer.name.removesuffix(SPATIAL_MAP) for layer in layers]
-    return {
-        name: np.asarray(keras.ops.convert_to_numpy(found), np.float32)[..., 0]
-        for name, found in zip(names, maps, strict=True)
-    }
+    maps = keras.Model(model.input, outputs)({"hits": np.asarray(hits, np.float32)}, training=False)
+    return {name: np.asarray(maps[name], np.float32)[..., 0] for name in outputs}
 
 
 def attention_figure(maps: dict[str, NDArray[np.float32]], rows: Rows, title: str) -> Figure:

@@ -11,18 +11,17 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops
 
+from trackkeras.domains.dimuon.chain_export import MUONS
 from trackkeras.domains.dimuon.detectors import ELEMENTS
 from trackkeras.domains.dimuon.events import CHARGES
+from trackkeras.domains.dimuon.finder import MUONS as FINDER_OUTPUTS
 from trackkeras.units import GEV, MUON_MASS
 
-MUONS = ("mup", "mum")
-"""Suffixes of the outputs, in the order of `CHARGES`."""
-
-FINDER_OUTPUTS = tuple(f"track_{muon}" for muon in MUONS)
-
 _NUMBERS = np.arange(ELEMENTS, dtype=np.float32)
+_CHARGES = np.array(CHARGES, dtype=np.float32)[:, None]
 _FAR = np.float32(4 * ELEMENTS)
 
 
@@ -54,30 +53,33 @@ class Chain(keras.Model):
             inputs: `hits`, 1 where an element fired, and `drift` [cm], absolute, each `(n, 62, 201)`.
             training: Not used.
         """
-        hits, drift = inputs["hits"], inputs["drift"]
+        hits = inputs["hits"]
         found = self.finder({"hits": hits}, training=False)
-        predicted = [ops.argmax(found[name], axis=-1) for name in FINDER_OUTPUTS]
-        refined = refine_tensors(hits, *predicted, window=self.window)
-        outputs: dict[str, Any] = {}
-        for muon, charge, elements in zip(MUONS, CHARGES, refined, strict=True):
-            answer = self._muon(hits, drift, elements, float(charge))
-            outputs |= {f"{name}_{muon}": value for name, value in answer.items()}
+        # Keras' own looks at signs of zeros by casting bits, for which ONNX has no operation
+        plus, minus = (tf.argmax(found[name], axis=-1) for name in FINDER_OUTPUTS)
+        refined = ops.stack(refine_tensors(hits, plus, minus, self.window), axis=1)
+        answer = self._muons(inputs["drift"], refined)
+        outputs = {
+            f"{name}_{muon}": values[:, index]
+            for name, values in answer.items()
+            for index, muon in enumerate(MUONS)
+        }
         return {**outputs, "mass": mass(*(outputs[f"momentum_{muon}"] for muon in MUONS))}
 
-    def _muon(self, hits: Any, drift: Any, elements: Any, charge: float) -> dict[str, Any]:
-        """Return what the networks say of one muon with these hits, `(n, 62)`."""
+    def _muons(self, drift: Any, elements: Any) -> dict[str, Any]:
+        """Return what the networks say of both muons with these hits, `(n, 2, 62)`; outputs `(n, 2, ...)`."""
         at = ops.equal(_NUMBERS, elements[..., None])
-        there = ops.sum(ops.where(at, ops.abs(drift), 0.0), axis=-1) * ops.minimum(elements, 1.0)
+        there = ops.sum(ops.where(at, ops.abs(drift)[:, None], 0.0), axis=-1) * ops.minimum(elements, 1.0)
         elements = ops.cast(elements, "int32")
-        inputs = {
-            "elements": elements,
-            "drift": there,
-            "charge": charge * ops.ones_like(there[:, :1]),
-        }
+        charge = _CHARGES * ops.ones_like(there[:, :, :1])
+        # as rows of one batch, so that each network is in the graph once
+        inputs = {"elements": elements, "drift": there, "charge": charge}
+        inputs = {name: ops.reshape(values, (-1, values.shape[-1])) for name, values in inputs.items()}
         answer = dict(self.momentum(inputs, training=False))
         if self.quality is not None:
             answer |= self.quality({**inputs, "momentum": answer["momentum"]}, training=False)
-        return {"elements": elements, **answer}
+        unfolded = {name: ops.reshape(values, (-1, 2, values.shape[-1])) for name, values in answer.items()}
+        return {"elements": elements, **unfolded}
 
 
 def refine_tensors(hits: Any, plus: Any, minus: Any, window: int | None = None) -> tuple[Any, Any]:

@@ -32,8 +32,9 @@ def export_chain(
 ) -> None:
     """Export finder, refinement, momentum and quality as one SavedModel and one ONNX file.
 
-    It takes hits and drift distances of events as matrices and gives hits, momenta and quality of mu+ and mu-,
-    and their mass. Refused unless both formats agree with the parts in Keras.
+    It takes matrices of hits and of drift distances and gives hits, momenta and quality of mu+ and mu-,
+    and their mass. Muons with few hits are not left out, as `reconstruct` does. Refused unless both formats
+    agree with the parts in Keras.
 
     Example: trackkeras dimuon export-chain --finder runs/f --momentum runs/m --quality runs/q --out bundles
     """

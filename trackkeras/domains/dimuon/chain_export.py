@@ -18,6 +18,7 @@ from trackkeras.config import Run
 from trackkeras.domain import Axis, Endpoint, Parity, Rows, Signature, Task, Tensor, open_dataset, task_of
 from trackkeras.domains.dimuon.detectors import ELEMENTS, PLANES
 from trackkeras.domains.dimuon.events import CHARGES
+from trackkeras.domains.dimuon.finder import MUONS as FINDER_OUTPUTS
 from trackkeras.errors import UserError
 from trackkeras.runs import RunFolder, open_run
 
@@ -36,6 +37,8 @@ TIES = 0.01
 """Share of events in which rounding may decide between two elements that the finder thinks equally likely."""
 
 MUONS = ("mup", "mum")
+"""Suffixes of the outputs, in the order of `CHARGES`."""
+
 NAMES = {"mup": "mu+", "mum": "mu-"}
 
 UNMEASURED = (
@@ -138,7 +141,6 @@ class ChainFunctions:
 
     def reference(self, model: Chain, rows: Rows) -> Rows:
         """Return the outputs from the networks in Keras, with refinement, drift and mass in NumPy."""
-        from trackkeras.domains.dimuon.chain import FINDER_OUTPUTS
         from trackkeras.domains.dimuon.finder_rows import refine_rows
         from trackkeras.domains.dimuon.mass import pair_mass
 

@@ -120,7 +120,8 @@ class FinderTask(Task):
         assert isinstance(run.model, FinderOptions)
         if run.model.normalised and run.training.ema is not None:
             raise UserError(
-                f"training.ema does not go with the batch normalisation of {run.model.network}: set it to null"
+                f"training.ema does not go with the batch normalisation of {run.model.network}: set it "
+                f"to null, received {run.training.ema:g}"
             )
 
     def split_batch(self, run: Run, batch: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -13,16 +13,13 @@ from trackkeras.domain import Axis, Baseline, Curve, Line, Metric, Parity, Rows,
 from trackkeras.domains.dimuon import quality_rows, spoiling
 from trackkeras.domains.dimuon.detectors import PLANES
 from trackkeras.domains.dimuon.quality_options import QualityOptions, Target
-from trackkeras.domains.dimuon.quality_rows import track_batch, track_columns
+from trackkeras.domains.dimuon.quality_rows import SMALLEST_ERROR, track_batch, track_columns
 
 if TYPE_CHECKING:
     import keras
 
 PZ_EDGES = (0.0, 20.0, 25.0, 30.0, 35.0, 40.0, 50.0, 80.0, 160.0)
 TRACK_EDGES = (0.0, 1.0, 10.0, 20.0, 30.0, 40.0, 51.0)
-
-SMALLEST_ERROR = 1e-4
-"""Errors below count as this one."""
 
 
 class QualityTask(Task):

@@ -14,12 +14,10 @@ from sklearn.preprocessing import StandardScaler
 from trackkeras.domain import Baseline, Rows
 from trackkeras.domains.dimuon.detectors import DETECTORS, Kind
 from trackkeras.domains.dimuon.planes import PLANES
+from trackkeras.domains.dimuon.quality_rows import SMALLEST_ERROR
 
 Floats = NDArray[np.float64]
 Predict = Callable[[Rows], Rows]
-
-SMALLEST_ERROR = 1e-4
-"""As that of the network's loss."""
 
 INPUTS = ("elements", "drift", "charge", "momentum")
 
@@ -39,8 +37,7 @@ def simple_features(rows: Rows) -> Floats:
     Args:
         rows: Tracks, see `track_columns`.
     """
-    count = len(rows["charge"])
-    parts = [slice(first, first + CHUNK) for first in range(0, max(count, 1), CHUNK)]
+    parts = [slice(first, first + CHUNK) for first in range(0, len(rows["charge"]), CHUNK)]
     return np.concatenate([_features({name: rows[name][part] for name in INPUTS}) for part in parts])
 
 

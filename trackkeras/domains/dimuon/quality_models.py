@@ -14,12 +14,10 @@ from trackkeras.domains.dimuon.detectors import PLANES as DETECTORS
 from trackkeras.domains.dimuon.momentum_models import FEATURES, FirstEstimate
 from trackkeras.domains.dimuon.planes import PLANES
 from trackkeras.domains.dimuon.quality_options import QualityOptions
+from trackkeras.domains.dimuon.quality_rows import SMALLEST_ERROR
 from trackkeras.domains.dimuon.tracklets import KMAG_CENTRE, SIDES, STATIONS, Tracklets
 from trackkeras.layers.dense import dense_stack
 from trackkeras.layers.standardize import Standardize
-
-SMALLEST_ERROR = 1e-4
-"""Errors below count as this one: their logarithms say nothing more."""
 
 MIDDLE_ERROR, WIDEST = -3.0, 8.0
 """The network gives errors of e^(-3 ± 8): whatever its hits, a finite positive number."""

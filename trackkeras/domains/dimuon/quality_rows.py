@@ -18,6 +18,9 @@ from trackkeras.domains.dimuon.quality_options import Target
 RIGHT = 2.0 / 3.0
 """Least share of a right track's hits that are the muon's, and of the muon's hits that it has."""
 
+SMALLEST_ERROR = 1e-4
+"""Errors below count as this one: their logarithms say nothing more."""
+
 COLUMNS = (
     *("elements", "momentum", "background_tracks"),
     *("found_elements", "found_drift", "found_momentum"),

@@ -50,4 +50,4 @@ def draws_of(keys: NDArray[np.integer], shape: tuple[int, ...], salt: int) -> ND
     count = int(np.prod(shape, dtype=int))
     places = mixed_bits(np.arange(count, dtype=np.uint64) ^ mixed_bits(np.array([salt], dtype=np.uint64)))
     bits = mixed_bits(mixed_bits(keys.astype(np.uint64))[:, None] ^ places)
-    return ((bits >> np.uint64(11)) * 2.0**-53).reshape(-1, *shape)
+    return (bits >> np.uint64(11)).astype(np.float64).reshape(-1, *shape) * 2.0**-53
