@@ -45,6 +45,7 @@ from trackkeras.formats import (
     write_onnx,
     write_saved_model,
 )
+from trackkeras.keras_file import check_keras_file, write_keras
 from trackkeras.parity import ParityResult, choose_rows, compare, describe_bands, joined
 from trackkeras.runs import RunFolder, environment, open_run
 
@@ -275,52 +276,6 @@ def publish(
                 return target
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-KERAS_FILES = (".keras", ".h5")
-
-
-def check_keras_file(path: Path) -> None:
-    """Refuse names that Keras would not know how to write.
-
-    Raises:
-        UserError: The name has another ending.
-    """
-    if path.suffix not in KERAS_FILES:
-        raise UserError(f"a Keras file must end in {' or '.join(KERAS_FILES)}, received {path.name}")
-
-
-def write_keras(model: keras.Model, task: Task, path: Path, rows: Rows) -> None:
-    """Write a model as one file that Keras reads, `.keras` or the older `.h5`; one that exists is replaced.
-
-    Classes of this package occur in it: `trackkeras.checkpoints.load_model` reads it, as does
-    `keras.models.load_model` after an import of the task's modules.
-
-    Args:
-        model: The network.
-        task: What it is for.
-        path: The file.
-        rows: Rows on which the file must give what the model gives.
-
-    Raises:
-        UserError: It does not, or the file has another ending.
-    """
-    check_keras_file(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}{path.suffix}")
-    try:
-        with quiet_converters():
-            model.save(temporary)
-            read = load_model(temporary, task)
-        before, after = (raw_outputs(network, rows, task) for network in (model, read))
-        differing = [name for name, values in before.items() if not np.array_equal(values, after[name])]
-        if differing:
-            raise UserError(
-                f"{path.name} gives another {', '.join(differing)} than the model; nothing exported"
-            )
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_bundle(

@@ -197,6 +197,9 @@ def test_sizes_are_those_on_paper() -> None:
     dense = (7 * 25 * 128 + 1) * 256 + 257 * 2 * 62 * 201
     model = build_finder(FinderOptions(network="basic", size="full"), training=False)
     assert model.count_params() == convolutions + dense
+    for training, extra in ((True, {"signal"}), (False, set())):
+        flagship = build_finder(FinderOptions(network="flagship", size="tiny"), training=training)
+        assert set(flagship.output) == set(MUONS) | extra
     for network in ("basic", "attention"):
         assert build_finder(FinderOptions(network=network), training=False).count_params() < 5_000_000
     with pytest.raises(UserError, match=r"width and levels are the flagship's; basic has sizes alone"):
@@ -290,7 +293,7 @@ def test_attention_is_drawn(trained: Path, tmp_path: Path, rows: Rows) -> None:
     assert result.exit_code == 0, result.output
     maps = json.loads(result.stdout)["maps"]
     assert list(maps) == ["stage_1_0"]
-    assert maps["stage_1_0"]["shape"] == [31, 100]
+    assert (maps["stage_1_0"]["rows"], maps["stage_1_0"]["columns"]) == (31, 100)
     assert out.read_bytes().startswith(b"\x89PNG")
     hits = finder_rows.row_matrices(rows)[:2]
     found = attention_maps(load_model(trained / "best.keras", TASK), hits)["stage_1_0"]

@@ -55,7 +55,7 @@ def attention(
     with new_file(out) as stream:
         stream.write(picture)
     summary = {
-        name: {"shape": list(values.shape[1:]), "mean": float(values.mean()), "largest": float(values.max())}
+        name: {"rows": values.shape[1], "columns": values.shape[2], "mean": float(values.mean())}
         for name, values in maps.items()
     }
     if as_json:
@@ -63,5 +63,4 @@ def attention(
         return
     print(f"{out}: {title}")
     for name, numbers in summary.items():
-        shape = " x ".join(map(str, numbers["shape"]))
-        print(f"  {name}: {shape}, mean {numbers['mean']:.3f}, largest {numbers['largest']:.3f}")
+        print(f"  {name}: {numbers['rows']} x {numbers['columns']}, mean {numbers['mean']:.3f}")

@@ -42,8 +42,8 @@ class FinderTask(Task):
     parity_rows: ClassVar[int] = 200
     parity_band_rows: ClassVar[int | None] = 20
     validation_rows: ClassVar[int] = 2000
-    metric_rows: ClassVar[int] = 2000
-    chunk_rows: ClassVar[int | None] = 256
+    metric_rows: ClassVar[int] = 1000
+    chunk_rows: ClassVar[int | None] = 64
 
     def signature(self) -> Signature:
         """Return inputs and outputs of the network, with one example: an event without hits."""

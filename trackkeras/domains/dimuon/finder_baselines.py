@@ -17,17 +17,10 @@ def all_empty() -> Baseline:
 
 def most_frequent(rows: Rows) -> Baseline:
     """Return the predictor of the most frequent element, or of none, of each muon in each detector."""
-    counts = np.stack(
-        [
-            [np.bincount(column, minlength=ELEMENTS) for column in muon.T]
-            for muon in _by_muon(rows["elements"])
-        ]
-    )
-    return _constant("most_frequent", "most frequent elements", counts.argmax(axis=-1).astype(np.int32))
-
-
-def _by_muon(elements: NDArray[np.integer]) -> NDArray[np.integer]:
-    return np.moveaxis(elements, 1, 0)
+    slots = rows["elements"].reshape(-1, 2 * PLANES).T
+    frequent = [np.bincount(slot, minlength=ELEMENTS).argmax() for slot in slots]
+    elements = np.array(frequent, dtype=np.int32).reshape(2, PLANES)
+    return _constant("most_frequent", "most frequent elements", elements)
 
 
 def _constant(name: str, label: str, elements: NDArray[np.int32]) -> Baseline:

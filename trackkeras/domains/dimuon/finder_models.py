@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 
 from trackkeras.domains.dimuon.detectors import ELEMENTS, PLANES
 from trackkeras.domains.dimuon.finder_loss import SIGNAL, FinderModel
-from trackkeras.domains.dimuon.finder_options import FinderOptions
+from trackkeras.domains.dimuon.finder_options import FinderOptions, Size
 from trackkeras.layers.attention import axial, channel_and_spatial
 from trackkeras.layers.conv import conv, residual
 from trackkeras.layers.unet import unet_plus_plus
@@ -44,35 +44,49 @@ class Plan:
     rank: int | None = None
 
 
-_VGG = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
-_SMALL_VGG = ((16, 2), (32, 2), (64, 3), (64, 3), (64, 3))
-_BLOCKS = ((64, 1), (128, 1), (256, 1), (512, 1), (512, 1))
-_SMALL_BLOCKS = ((16, 1), (32, 1), (64, 1), (64, 1), (64, 1))
-_MEDIUM_VGG = ((32, 2), (64, 2), (128, 3), (128, 3), (128, 3))
-_MEDIUM_BLOCKS = ((32, 1), (64, 1), (128, 1), (128, 1), (128, 1))
 _TINY = ((2, 1), (4, 1))
 
-PLANS: dict[tuple[str, str], Plan] = {
-    ("basic", "full"): Plan(((32, 1), (64, 1), (128, 1)), (256,), (0.5,)),
-    ("basic", "medium"): Plan(((32, 1), (64, 1), (64, 1)), (256,), (0.5,), rank=32),
-    ("basic", "small"): Plan(((16, 1), (32, 1), (32, 1)), (256,), (0.5,), rank=16),
-    ("basic", "tiny"): Plan(_TINY, (8,), (0.5,), rank=2),
-    ("prod", "full"): Plan(_VGG, (4096, 2048, 1024), (0.3, 0.3, 0.0), normalise=False),
-    ("prod", "medium"): Plan(_MEDIUM_VGG, (512, 512), (0.3, 0.0), normalise=False, rank=32),
-    ("prod", "small"): Plan(_SMALL_VGG, (256, 256), (0.3, 0.0), normalise=False, rank=16),
-    ("prod", "tiny"): Plan(_TINY, (8,), (0.3,), normalise=False, rank=2),
-    ("acc", "full"): Plan(_BLOCKS, (4096, 2048, 1024), (0.4, 0.3, 0.0), blocks=True),
-    ("acc", "medium"): Plan(_MEDIUM_BLOCKS, (512, 512), (0.3, 0.0), blocks=True, rank=32),
-    ("acc", "small"): Plan(_SMALL_BLOCKS, (256, 256), (0.3, 0.0), blocks=True, rank=16),
-    ("acc", "tiny"): Plan(_TINY, (8,), (0.3,), blocks=True, rank=2),
-    ("attention", "full"): Plan(_BLOCKS, (4096, 2048, 1024), (0.4, 0.3, 0.0), blocks=True, attention=True),
-    ("attention", "medium"): Plan(
-        _MEDIUM_BLOCKS, (512, 512), (0.3, 0.0), blocks=True, attention=True, rank=32
-    ),
-    ("attention", "small"): Plan(_SMALL_BLOCKS, (256, 256), (0.3, 0.0), blocks=True, attention=True, rank=16),
-    ("attention", "tiny"): Plan(_TINY, (8,), (0.3,), blocks=True, attention=True, rank=2),
+PLANS: dict[str, dict[Size, Plan]] = {
+    "basic": {
+        "tiny": Plan(_TINY, (8,), (0.5,), rank=2),
+        "small": Plan(((16, 1), (32, 1), (32, 1)), (256,), (0.5,), rank=16),
+        "medium": Plan(((32, 1), (64, 1), (64, 1)), (256,), (0.5,), rank=32),
+        "full": Plan(((32, 1), (64, 1), (128, 1)), (256,), (0.5,)),
+    },
+    "prod": {
+        "tiny": Plan(_TINY, (8,), (0.3,), normalise=False, rank=2),
+        "small": Plan(
+            ((16, 2), (32, 2), (64, 3), (64, 3), (64, 3)), (256, 256), (0.3, 0.0), normalise=False, rank=16
+        ),
+        "medium": Plan(
+            ((32, 2), (64, 2), (128, 3), (128, 3), (128, 3)), (512, 512), (0.3, 0.0), normalise=False, rank=32
+        ),
+        "full": Plan(
+            ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)),
+            (4096, 2048, 1024),
+            (0.3, 0.3, 0.0),
+            normalise=False,
+        ),
+    },
+    "acc": {
+        "tiny": Plan(_TINY, (8,), (0.3,), blocks=True, rank=2),
+        "small": Plan(
+            ((16, 1), (32, 1), (64, 1), (64, 1), (64, 1)), (256, 256), (0.3, 0.0), blocks=True, rank=16
+        ),
+        "medium": Plan(
+            ((32, 1), (64, 1), (128, 1), (128, 1), (128, 1)), (512, 512), (0.3, 0.0), blocks=True, rank=32
+        ),
+        "full": Plan(
+            ((64, 1), (128, 1), (256, 1), (512, 1), (512, 1)),
+            (4096, 2048, 1024),
+            (0.4, 0.3, 0.0),
+            blocks=True,
+        ),
+    },
 }
 """By network and size; `full` has the layers of the originals."""
+
+PLANS["attention"] = {size: replace(plan, attention=True) for size, plan in PLANS["acc"].items()}
 
 
 def build_finder(options: FinderOptions, *, training: bool) -> keras.Model:
@@ -89,14 +103,15 @@ def build_finder(options: FinderOptions, *, training: bool) -> keras.Model:
     """
     hits = keras.Input((PLANES, ELEMENTS), name="hits", dtype="float32")
     outputs = NETWORKS[options.network](hits, options)
-    return (FinderModel if training else keras.Model)(
-        {"hits": hits}, outputs, name=f"finder_{options.network}"
-    )
+    if not training:
+        outputs = {name: outputs[name] for name in MUONS}
+    kind = FinderModel if training else keras.Model
+    return kind({"hits": hits}, outputs, name=f"finder_{options.network}")
 
 
 def convolutional(hits: Any, options: FinderOptions) -> dict[str, Any]:
     """Return the outputs of a network of `PLANS` from `hits`."""
-    plan = PLANS[options.network, options.size]
+    plan = PLANS[options.network][options.size]
     found = keras.layers.Reshape((PLANES, ELEMENTS, 1), name="image")(hits)
     for number, (filters, count) in enumerate(plan.stages):
         for index in range(count):
