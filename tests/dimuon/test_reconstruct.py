@@ -367,6 +367,7 @@ BAD_INPUT = {
     "bare.root F M": "bare.root lacks the branches elementID",
     "events.root M": "name the track finder with --finder",
     "events.root F M --truth-hits": "--truth-hits takes the place of a finder",
+    "data.root M --truth-hits": "data.root has no truth tracks, whose hits --truth-hits would take",
     "events.root M --truth-hits --softmax": "--softmax writes what a finder says",
     "events.root M --finder none": "--finder: no such folder: none",
     "events.root M --finder BUNDLES": "holds several bundles, finder_edges, momentum_sums, quality_sums",
@@ -383,6 +384,7 @@ BAD_INPUT = {
 def test_bad_input_is_one_line_and_leaves_nothing(
     command: str,
     file: Path,
+    sample: Events,
     bundles: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -392,6 +394,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     monkeypatch.chdir(file.parent)
     Path("text.root").write_text("no ROOT file")
     Path("cut.root").write_bytes(file.read_bytes()[:-2000])
+    write_rus(Path("data.root"), [sample.with_tracks(np.zeros(len(sample.tracks), dtype=bool))])
     with uproot.recreate("other.root") as root:
         root["other"] = {"x": np.zeros(3)}
     with uproot.recreate("bare.root") as root:

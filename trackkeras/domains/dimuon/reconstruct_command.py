@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +24,13 @@ CHUNK_WITH_MATRICES = 256
 
 MOST_THREADS = 8
 """Used unless told otherwise; each takes 20 MB and what the finder needs for a batch."""
+
+
+class Engine(StrEnum):
+    """What runs the networks."""
+
+    ONNX = "onnx"
+    SAVEDMODEL = "savedmodel"
 
 
 def reconstruct(
@@ -59,14 +67,17 @@ def reconstruct(
     threads: Annotated[
         int | None, typer.Option(min=1, help="Batches at a time; up to 8 if not given.")
     ] = None,
+    backend: Annotated[
+        Engine, typer.Option(help="Engine of the networks; savedmodel imports TensorFlow.")
+    ] = Engine.ONNX,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Find mu+ and mu- of each event: their hits, momenta and quality, beside what the file has.
 
     Adds qHitArray_mup/mum, driftDistance_mup/mum, qpx, qpy, qpz, qchi2 and, with --quality, qpright; of two
-    entries the first is the mu+. A muon that is not found has zeros, and qchi2 -1, which all have without
-    --quality.
+    entries the first is the mu+. qchi2 is the error that the quality network estimates, qpright the chance
+    that it gives the hits. A muon that is not found has zeros, and qchi2 -1, as all have without --quality.
 
     Example: trackkeras dimuon reconstruct mc_events.root --finder bundles/finder_roads-a
     --momentum bundles/momentum_medium-a --quality bundles/quality_medium-a --out qtracker_reco.root
@@ -85,9 +96,9 @@ def reconstruct(
     settings = Settings(limit, min_hits, signed, decluster, threads or min(_cores(), MOST_THREADS))
     total = number_of_events(file)
     chain = Reconstruction(
-        open_network(momentum, "momentum"),
-        open_network(finder, "finder") if finder else None,
-        open_network(quality, "quality") if quality else None,
+        open_network(momentum, "momentum", backend.value),
+        open_network(finder, "finder", backend.value) if finder else None,
+        open_network(quality, "quality", backend.value) if quality else None,
         settings,
     )
     (path,) = new_files([out], overwrite)
@@ -117,6 +128,11 @@ def _write(
     counts = Counter(events=0, mup=0, mum=0, pairs=0)
     with rus_writer(path, naming_of(file)) as write:
         for events in shown(read_rus(file, chunk=chunk), "reconstruct", total):
+            if chain.finder is None and not len(events.tracks):
+                raise UserError(
+                    f"{file} has no truth tracks, whose hits --truth-hits would take: name a track finder "
+                    "with --finder"
+                )
             answer = np.empty((len(events), 2, PLANES, ELEMENTS), np.float32) if softmax else None
             muons = chain(events, answer)
             beside: dict[str, dict[str, Any]] = {}
