@@ -11,6 +11,7 @@ import pytest
 from trackkeras.domains.dimuon.events import Events
 from trackkeras.domains.dimuon.mixing import combine
 from trackkeras.domains.dimuon.muons import muon_rows
+from trackkeras.domains.dimuon.reconstruction import Reconstruction
 from trackkeras.domains.dimuon.records import event_groups
 from trackkeras.domains.dimuon.rus_check import check_rus
 from trackkeras.domains.dimuon.rus_reading import read_rus
@@ -117,3 +118,12 @@ def test_combined_muons_are_those_of_the_original_and_the_first_pair() -> None:
         np.testing.assert_array_equal(getattr(ours.tracks, name), getattr(golden.tracks, name))
     assert ours.columns["eventID"].tolist() == list(range(2, 10_002))
     assert len(np.unique(golden.columns["eventID"])) < 10_000, "the original's are garbage"
+
+
+def test_true_hits_as_found_ones_are_the_hit_arrays_of_the_original() -> None:
+    chain = Reconstruction(lambda given: {"momentum": np.zeros((len(given["charge"]), 3))})
+    muons = chain(read("JPsi_Dump.root"))
+    assert muons.found.all()
+    golden = read("golden_finder_training.root").columns
+    for index, name in enumerate(("HitArray_mup", "HitArray_mum")):
+        np.testing.assert_array_equal(muons.elements[:, index], golden[name])

@@ -165,8 +165,8 @@ def test_crosstalk_goes(element: list[int], drift: list[float], tdc: list[float]
 
 def test_the_benchmark_measures_every_step() -> None:
     rows = measure(60, 1)
-    assert len(rows) == 8
-    assert {row["step"] for row in rows} >= {"refinement", "noise", "messy, 25 tracks"}
+    assert len(rows) == 10
+    assert {row["step"] for row in rows} >= {"refinement", "reconstruct", "noise", "messy, 25 tracks"}
     assert all(row["us_per_event"] > 0 and row["loop_us_per_event"] > 0 for row in rows)
 
 

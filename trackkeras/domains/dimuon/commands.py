@@ -34,6 +34,10 @@ from trackkeras.domains.dimuon.command_options import (
     SpreadOption,
     occupancy_of,
 )
+from trackkeras.domains.dimuon.display_command import display
+from trackkeras.domains.dimuon.evaluate_command import evaluate
+from trackkeras.domains.dimuon.mass_command import mass
+from trackkeras.domains.dimuon.reconstruct_command import reconstruct
 from trackkeras.domains.dimuon.simulation_command import simulate
 from trackkeras.errors import UserError
 
@@ -42,8 +46,12 @@ if TYPE_CHECKING:
 
 app = typer.Typer(rich_markup_mode=None)
 app.command()(simulate)
-app.command()(attention)
+app.command()(reconstruct)
+app.command()(mass)
+app.command()(evaluate)
+app.command()(display)
 app.command("export-chain")(export_chain)
+app.command()(attention)
 
 
 @app.command()

@@ -75,6 +75,16 @@ def drift_of(events: Lists, elements: NDArray[np.integer]) -> NDArray[np.float64
     return found
 
 
+def reconstruct(events: Lists, softmax: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the drift distances of both muons' hits, from the finder's answers `(n, 2, 62, 201)`.
+
+    The three matrices are those that a script hands to its networks.
+    """
+    matrices(events)
+    wanted = np.array([[np.argmax(muon, axis=1) for muon in event] for event in softmax])
+    return drift_of(events, refine(events, wanted))
+
+
 def add_noise(events: Lists, noise: Noise, seed: int) -> Lists:
     """Add noise hits to each event."""
     rng = random.Random(seed)

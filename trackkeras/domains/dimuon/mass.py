@@ -43,12 +43,26 @@ def pair_mass(plus: Floats, minus: Floats) -> Floats:
     return np.sqrt(np.maximum(squared, 0.0))
 
 
+def mixed_mass(first: Floats, second: Floats, shifts: int) -> Floats:
+    """Return masses [GeV] of muons of different events, `(shifts n,)`.
+
+    The first muon of event i is paired with the second of events i + 1, ..., i + shifts, the last events with
+    the first.
+
+    Args:
+        first: Momenta of one muon of each event, `(n, 3)` [GeV].
+        second: Of another, or of the same.
+        shifts: Pairs per muon.
+    """
+    return np.concatenate(
+        [pair_mass(first, np.roll(second, -shift, axis=0)) for shift in range(1, shifts + 1)]
+    )
+
+
 def mixed_response(
     truth: tuple[Floats, Floats], reconstructed: tuple[Floats, Floats], shifts: int = 10
 ) -> MassResponse:
-    """Return how well masses of mixed pairs are reconstructed.
-
-    The mu+ of event i is paired with the mu- of events i + 1, ..., i + shifts, the last ones with the first.
+    """Return how well masses of mixed pairs, see `mixed_mass`, are reconstructed.
 
     Args:
         truth: True momenta of mu+ and mu-, each `(n, 3)` [GeV], row by row of one event.
@@ -61,10 +75,7 @@ def mixed_response(
     n = len(truth[0])
     if n <= shifts:
         raise UserError(f"{shifts} mixed pairs per muon need more than {shifts} events, received {n}")
-    true, found = (
-        np.concatenate([pair_mass(plus, np.roll(minus, -shift, axis=0)) for shift in range(1, shifts + 1)])
-        for plus, minus in (truth, reconstructed)
-    )
+    true, found = (mixed_mass(plus, minus, shifts) for plus, minus in (truth, reconstructed))
     difference = found - true
     low, high = np.quantile(difference, [0.159, 0.841])
     slope = np.cov(true, found)[0, 1] / np.var(true, ddof=1)

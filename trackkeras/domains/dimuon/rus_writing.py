@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import awkward as ak
 import numpy as np
@@ -26,7 +26,17 @@ _GROUPS = ("hit", "trk", "clean")
 SIMULATED = 2
 """The `sourceFlag` that every hit of the known files has."""
 
-Write = Callable[[Events], None]
+
+class Write(Protocol):
+    """What `rus_writer` gives."""
+
+    def __call__(self, events: Events, beside: Mapping[str, Mapping[str, Array]] | None = None) -> None:
+        """Append events, and as many rows to further trees.
+
+        Args:
+            events: The events.
+            beside: Columns `(n, ...)` by branch, by tree; always the same trees and branches.
+        """
 
 
 @contextlib.contextmanager
@@ -64,8 +74,9 @@ class _Writer:
         self.tree: Any = None
         self.columns: dict[str, tuple[Any, tuple[int, ...]]] = {}
         self.vectors: list[str] = []
+        self.beside: dict[str, Any] = {}
 
-    def write(self, events: Events) -> None:
+    def write(self, events: Events, beside: Mapping[str, Mapping[str, Array]] | None = None) -> None:
         if not len(events):
             return
         kinds = {name: (column.dtype, column.shape[1:]) for name, column in events.columns.items()}
@@ -95,6 +106,11 @@ class _Writer:
                 field_name=lambda group, name: name if group in _GROUPS else f"{group}_{name}",
             )
         self.tree.extend(content)
+        for name, columns in (beside or {}).items():
+            if name not in self.beside:
+                types = {branch: _branch_type(column) for branch, column in columns.items()}
+                self.beside[name] = self.root.mktree(name, types)
+            self.beside[name].extend(dict(columns))
 
     def finish(self) -> None:
         if self.tree is None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trackkeras.domains.dimuon import loops
 from trackkeras.domains.dimuon.detectors import ELEMENTS, numbers, plane_drift, plane_elements
@@ -23,6 +24,8 @@ from trackkeras.domains.dimuon.mixing import add_background
 from trackkeras.domains.dimuon.muons import hit_arrays, muon_rows
 from trackkeras.domains.dimuon.noise import Noise, add_noise
 from trackkeras.domains.dimuon.occupancy import Occupancy
+from trackkeras.domains.dimuon.reconstructed import with_muons
+from trackkeras.domains.dimuon.reconstruction import BATCH, Reconstruction
 from trackkeras.domains.dimuon.refinement import drift_of, refine
 from trackkeras.domains.dimuon.rus_reading import CHUNK_EVENTS
 
@@ -142,12 +145,19 @@ def _cases(n: int, block: int) -> list[_Case]:
     def list_arrays(events: Events) -> tuple[Any, ...]:
         return loops.as_lists(events), arrays(events)[1]
 
+    def likely(events: Events) -> tuple[Any, ...]:
+        return events, _softmax(arrays(events)[1])
+
+    def list_likely(events: Events) -> tuple[Any, ...]:
+        return loops.as_lists(events), likely(events)[1]
+
     cases = []
     for sample in (clean, crowded):
         cases += [
             _Case("three matrices", sample, alone, _matrices, lists, loops.matrices),
             _Case("refinement", sample, arrays, refine, list_arrays, loops.refine),
             _Case("drift distances", sample, arrays, drift_of, list_arrays, loops.drift_of),
+            _Case("reconstruct", sample, likely, _reconstruct, list_likely, loops.reconstruct),
         ]
     return [
         *cases,
@@ -174,3 +184,25 @@ def _matrices(events: Events) -> None:
     hit_matrices(events)
     value_matrices(events, events.hits.drift)
     value_matrices(events, events.hits.tdc)
+
+
+def _softmax(elements: NDArray[np.integer]) -> NDArray[np.float32]:
+    """Return what a finder says that is sure of these elements, `(n, 2, 62, 201)`."""
+    softmax = np.full((*elements.shape, ELEMENTS), 1e-3, dtype=np.float32)
+    np.put_along_axis(softmax, elements[..., None], 0.8, axis=-1)
+    return softmax
+
+
+def _reconstruct(events: Events, softmax: NDArray[np.float32]) -> None:
+    """Do all that `dimuon reconstruct` does with events but read them, write them and run networks."""
+    batches = iter(range(0, len(events), BATCH))
+
+    def finder(inputs: Any) -> dict[str, Any]:
+        first = next(batches)
+        found = softmax[first : first + len(inputs["hits"])]
+        return {"track_mup": found[:, 0], "track_mum": found[:, 1]}
+
+    def momentum(inputs: Any) -> dict[str, Any]:
+        return {"momentum": np.zeros((len(inputs["charge"]), 3), dtype=np.float32)}
+
+    with_muons(events, Reconstruction(momentum, finder)(events))
