@@ -98,7 +98,7 @@ def draw_muons(
 
 
 def prunes(options: GenerateOptions) -> bool:
-    """Return whether draws are left out that cannot be accepted, as far as `LEAST_PZ` and `may_reach` tell."""
+    """Return whether draws are left out that `LEAST_PZ` and `may_reach` know not to be accepted."""
     return options.acceptance == "all_stations" and options.energy_loss
 
 

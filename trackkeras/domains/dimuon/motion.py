@@ -103,7 +103,8 @@ def go_through(rng, iron, lose, rate, factor, length, px, py, pz):
         iron: Whether it is iron; else the muon loses `rate` per length.
         lose: Whether the material takes energy.
         rate: See `iron` [GeV/cm].
-        factor: Width of the scattering angle in one plane, times beta p, over the root of the length.
+        factor: Width of the scattering angle in one plane, times beta p, over the root of the length
+            [GeV/cm^½].
         length: Path length [cm].
         px: Momentum [GeV], like the next two.
         py: See `px`.
@@ -123,9 +124,8 @@ def go_through(rng, iron, lose, rate, factor, length, px, py, pz):
     if factor == 0.0:
         scale = math.sqrt(left / square)
         return px * scale, py * scale, pz * scale, True
-    # beta p² is p² but for the mass: the width goes with the momenta before and behind, as over a steady loss.
-    theta = factor * math.sqrt(length / math.sqrt(left * square))
-    theta *= math.sqrt(1.0 + MUON * MUON / left)
+    # Over a steady loss the mean of 1 / p² is 1 over the momenta before and behind.
+    theta = factor * math.sqrt(length / math.sqrt(left * square) * (1.0 + MUON * MUON / left))
     first, second = theta * rng.standard_normal(), theta * rng.standard_normal()
     # Unit vectors across: (pz, 0, -px) / flat, and the direction times it.
     flat = math.sqrt(px * px + pz * pz)
