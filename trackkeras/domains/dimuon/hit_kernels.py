@@ -177,7 +177,8 @@ def keep_hits(rng, bounds, detector, drawn, efficiency, weights, rows, left):
     for index in range(len(drawn)):
         before = found
         for hit in range(bounds[drawn[index]], bounds[drawn[index] + 1]):
-            if rng.random() < efficiency[index] * weights[detector[hit]]:
+            weight = weights[np.uint64(detector[np.uint64(hit)])]
+            if rng.random() < efficiency[index] * weight:
                 rows[found] = hit
                 found += 1
         left[index] = found - before
@@ -185,26 +186,39 @@ def keep_hits(rng, bounds, detector, drawn, efficiency, weights, rows, left):
 
 
 @njit(cache=True, nogil=True)
-def merge_rows(one, two, bounds, rows, other, joint):
-    """Fill `joint`: for each event the rows of `one` within `bounds`, then those of `two` that `rows` names.
+def merge_values(one, two, bounds, rows, other, joint):
+    """Fill `joint` with each event's entries of `one`, then those of `two` that `rows` names.
 
     Args:
-        one: `(n, columns)`.
-        two: `(m, columns)`.
-        bounds: Offsets of each event's rows of `one`.
-        rows: Rows of `two`, event by event.
+        one: `(n,)`.
+        two: `(m,)`.
+        bounds: Offsets of each event's entries of `one`.
+        rows: Entries of `two`, event by event.
         other: Offsets of each event's entries in `rows`.
-        joint: `(n + len(rows), columns)`.
+        joint: `(n + len(rows),)`.
     """
+    place = np.uint64(0)  # without a sign, no index is taken to count from the end
+    for event in range(len(bounds) - 1):
+        for row in range(bounds[event], bounds[event + 1]):
+            joint[place] = one[np.uint64(row)]
+            place += np.uint64(1)
+        for entry in range(other[event], other[event + 1]):
+            joint[place] = two[np.uint64(rows[entry])]
+            place += np.uint64(1)
+
+
+@njit(cache=True, nogil=True)
+def merge_vectors(one, two, bounds, rows, other, joint):
+    """Do the same with vectors `(n, 3)`, `(m, 3)` and `(n + len(rows), 3)`."""
     place = 0
     for event in range(len(bounds) - 1):
         for row in range(bounds[event], bounds[event + 1]):
-            for column in range(one.shape[1]):
-                joint[place, column] = one[row, column]
+            for axis in range(3):
+                joint[place, axis] = one[row, axis]
             place += 1
         for entry in range(other[event], other[event + 1]):
-            for column in range(one.shape[1]):
-                joint[place, column] = two[rows[entry], column]
+            for axis in range(3):
+                joint[place, axis] = two[rows[entry], axis]
             place += 1
 
 

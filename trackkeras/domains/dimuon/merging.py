@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -14,46 +13,46 @@ from trackkeras.domains.dimuon.ragged import Offsets
 
 def merge_hits(first: Events, second: Events) -> Events:
     """Return the events of `first` with the hits of `second`'s event of the same place behind their own."""
-    hits, bounds = merge_tables(first.hits, first.hit_offsets, second.hits, second.hit_offsets)
+    hits = merge_tables(first.hits, second.hits, first.hit_offsets, second.hit_offsets)
+    bounds = first.hit_offsets + second.hit_offsets
     return Events(hits, first.tracks, bounds, first.track_offsets, first.columns)
 
 
 def merge_tracks(first: Events, second: Events) -> Events:
     """Return the events of `first` with the truth tracks of `second`'s behind their own."""
-    tracks, bounds = merge_tables(first.tracks, first.track_offsets, second.tracks, second.track_offsets)
+    tracks = merge_tables(first.tracks, second.tracks, first.track_offsets, second.track_offsets)
+    bounds = first.track_offsets + second.track_offsets
     return Events(first.hits, tracks, first.hit_offsets, bounds, first.columns)
 
 
 def merge_tables(
-    one: Table, bounds: Offsets, two: Table, other: Offsets, rows: Offsets | None = None
-) -> tuple[Table, Offsets]:
-    """Return the rows of both tables, group by group, and the offsets of the joint groups.
+    one: Table,
+    two: Table,
+    bounds: Offsets,
+    other: Offsets,
+    rows: Offsets | None = None,
+    **instead: NDArray[Any],
+) -> Table:
+    """Return the rows of both tables, group by group; the offsets of the joint groups are the sums of theirs.
 
     Args:
         one: Its rows come first in each group.
-        bounds: Offsets of its groups.
         two: The other table.
-        other: Offsets of the groups of its rows, or of `rows`.
+        bounds: Offsets of the groups of `one`.
+        other: Offsets of the groups of `two`, or of `rows`.
         rows: Rows of `two`, group by group; all in their order if None.
+        **instead: Columns that take the place of those that `rows` names, by name.
     """
-    theirs = two.columns()
-    columns = {
-        name: merge_columns(column, bounds, theirs[name], other, rows)
-        for name, column in one.columns().items()
-    }
-    return type(one)(**columns), bounds + other
-
-
-def merge_columns(
-    one: NDArray[Any], bounds: Offsets, two: NDArray[Any], other: Offsets, rows: Offsets | None = None
-) -> NDArray[Any]:
-    """Return the entries of two columns, group by group; see `merge_tables`."""
-    from trackkeras.domains.dimuon.hit_kernels import merge_rows
+    from trackkeras.domains.dimuon.hit_kernels import merge_values, merge_vectors
 
     taken = np.arange(len(two)) if rows is None else rows
-    joint = np.empty((len(one) + len(taken), *one.shape[1:]), dtype=one.dtype)
-    flat = (
-        np.ascontiguousarray(column).reshape(len(column), prod(column.shape[1:])) for column in (one, two)
-    )
-    merge_rows(*flat, bounds, taken, other, joint.reshape(len(joint), prod(joint.shape[1:])))
-    return joint
+    theirs = two.columns()
+    columns = {}
+    for name, mine in one.columns().items():
+        added = instead.get(name, theirs[name])
+        places = np.arange(len(added)) if name in instead else taken
+        joint = np.empty((len(mine) + len(places), *mine.shape[1:]), dtype=mine.dtype)
+        merge = merge_values if mine.ndim == 1 else merge_vectors
+        merge(np.ascontiguousarray(mine), np.ascontiguousarray(added), bounds, places, other, joint)
+        columns[name] = joint
+    return type(one)(**columns)

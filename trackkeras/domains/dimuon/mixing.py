@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from trackkeras.domains.dimuon.detectors import PLANES
 from trackkeras.domains.dimuon.events import FIRST_BACKGROUND, Events
 from trackkeras.domains.dimuon.hit_kernels import count_on, keep_hits
-from trackkeras.domains.dimuon.merging import merge_columns, merge_tables
+from trackkeras.domains.dimuon.merging import merge_tables
 from trackkeras.domains.dimuon.occupancy import Occupancy
 from trackkeras.domains.dimuon.ragged import interleaved, offsets
 from trackkeras.domains.dimuon.random_streams import chunk_rng
@@ -192,17 +191,16 @@ def _inject(
     seen = left > 0
     per_event = offsets(counts)
     hit_bounds, track_bounds = offsets(left)[per_event], offsets(seen)[per_event]
-    hits, joint_bounds = merge_tables(signal.hits, signal.hit_offsets, muons.hits, hit_bounds, rows[:found])
-    tracks, joint_tracks = merge_tables(
-        signal.tracks, signal.track_offsets, muons.tracks, track_bounds, drawn[seen]
-    )
+    own = (signal.hit_offsets, hit_bounds, rows[:found])
     # The muons keep everything but their numbers.
-    track = merge_columns(signal.hits.track, signal.hit_offsets, np.repeat(number, left), hit_bounds)
-    numbers = merge_columns(signal.tracks.number, signal.track_offsets, number[seen], track_bounds)
+    hits = merge_tables(signal.hits, muons.hits, *own, track=np.repeat(number, left))
+    tracks = merge_tables(
+        signal.tracks, muons.tracks, signal.track_offsets, track_bounds, drawn[seen], number=number[seen]
+    )
     return Events(
-        replace(hits, track=track),
-        replace(tracks, number=numbers),
-        joint_bounds,
-        joint_tracks,
+        hits,
+        tracks,
+        signal.hit_offsets + hit_bounds,
+        signal.track_offsets + track_bounds,
         signal.columns,
     )
