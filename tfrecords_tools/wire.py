@@ -184,13 +184,19 @@ def encode_varints(values: NDArray[np.int64]) -> bytes:
         return b""
     if unsigned.max() < 128:
         return unsigned.astype(np.uint8).tobytes()
-    shifts = np.arange(0, 7 * _MAXIMUM_VARINT, 7, dtype=np.uint64)
-    groups = unsigned[:, None] >> shifts
-    more = np.zeros(groups.shape, dtype=bool)
-    more[:, :-1] = groups[:, 1:] != 0
-    keep = np.ones(groups.shape, dtype=bool)
-    keep[:, 1:] = groups[:, 1:] != 0
-    payload = (groups & np.uint64(0x7F)).astype(np.uint8) | (more.astype(np.uint8) << 7)
+    # One column per byte, and only as many as the largest value needs.
+    width = -(-int(unsigned.max()).bit_length() // 7)
+    payload = np.empty((unsigned.size, width), dtype=np.uint8)
+    keep = np.ones(payload.shape, dtype=bool)
+    rest = unsigned
+    for place in range(width):
+        higher = rest >> np.uint64(7)
+        more = higher != 0
+        payload[:, place] = rest & np.uint64(0x7F)
+        payload[:, place] |= more.view(np.uint8) << np.uint8(7)
+        if place + 1 < width:
+            keep[:, place + 1] = more
+        rest = higher
     return payload[keep].tobytes()
 
 

@@ -15,9 +15,8 @@ from trackkeras.domains.dimuon.events import (
     Events,
     Hits,
     Tracks,
-    merge_hits,
-    merge_tracks,
 )
+from trackkeras.domains.dimuon.merging import merge_hits, merge_tracks
 from trackkeras.domains.dimuon.muons import background_tracks, hit_arrays, muon_rows, muon_vectors
 from trackkeras.errors import UserError
 

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from numba import njit
 
 from trackkeras.domains.dimuon.iron import (
-    LOSSES,
     MUON,
     draw_loss,
     electron_bremsstrahlung,
@@ -27,7 +26,7 @@ TABLE = ((1.0, 1.581, 1.582), (10.0, 1.942, 1.974), (20.0, 2.032, 2.112), (50.0,
 def draws(rng, energy, length, n):
     found = np.empty(n)
     for i in range(n):
-        found[i] = draw_loss(rng, LOSSES, energy, length)
+        found[i] = draw_loss(rng, energy, length)
     return found
 
 

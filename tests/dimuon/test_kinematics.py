@@ -8,26 +8,21 @@ from trackkeras.domains.dimuon.kinematics import (
     BEAM_MOMENTUM,
     CHARGES,
     HALO_RADIUS,
-    MARGIN,
     SQRT_S,
     draw_feynman,
     draw_masses,
     draw_muons,
     draw_vertices,
-    may_pass,
 )
 from trackkeras.domains.dimuon.simulation_options import PROCESSES, GenerateOptions
 from trackkeras.domains.dimuon.spectrometer import (
     HOLE_DEPTH,
     HOLE_RADIUS,
     IRON_INTERACTION_LENGTH,
-    SCATTERING,
     TARGET_CENTRE,
     TARGET_LENGTH,
     TARGET_RADIUS,
-    Response,
 )
-from trackkeras.domains.dimuon.transport import transport
 from trackkeras.units import GEV, JPSI_MASS, PROTON_MASS, PSI_PRIME_MASS
 
 EVERY = GenerateOptions(acceptance="any", xf_min=-0.5, xf_max=0.9)
@@ -166,27 +161,3 @@ def test_nothing_is_left_out_where_the_rough_acceptance_does_not_hold():
     for options in (EVERY, GenerateOptions(energy_loss=False)):
         for process in ("jpsi", "mu_minus"):
             assert len(draw_muons(process, options, np.random.default_rng(0), 500)[2]) == 500
-
-
-@pytest.mark.parametrize(
-    ("process", "fraction", "scatter"),
-    [
-        ("mu_plus", 0.0, SCATTERING),
-        ("mu_minus", 0.0, SCATTERING),
-        ("mu_minus", 0.0, 2.0),
-        ("mu_plus", 0.0, 0.0),
-        ("jpsi", 0.0, SCATTERING),
-        ("jpsi", 1.0, SCATTERING),
-    ],
-)
-def test_rough_acceptance_rejects_no_muon_that_gets_through(process, fraction, scatter):
-    options = GenerateOptions(acceptance="any", target_fraction=fraction)
-    rng = np.random.default_rng(4)
-    vertex, momentum, _ = draw_muons(process, options, rng, 60_000)
-    for index, charge in enumerate(CHARGES[process]):
-        at, with_ = vertex[:, index], momentum[:, index]
-        found = transport(rng, np.full(len(at), charge, np.int32), at, with_, Response(scatter))
-        rough = may_pass(at, with_, float(charge), MARGIN * max(scatter / SCATTERING, 1.0))
-        assert found.kept.sum() > 500
-        assert (found.kept & ~rough).sum() <= 1e-3 * found.kept.sum()
-        assert rough.mean() < 0.85

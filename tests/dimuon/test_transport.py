@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from trackkeras.domains.dimuon.detectors import DETECTORS, plane_elements
 from trackkeras.domains.dimuon.iron import MUON, highland
+from trackkeras.domains.dimuon.motion import advance
 from trackkeras.domains.dimuon.planes import OVERLAP, PLANES
 from trackkeras.domains.dimuon.spectrometer import (
     FMAG,
@@ -23,7 +24,8 @@ from trackkeras.domains.dimuon.spectrometer import (
     Response,
     layout,
 )
-from trackkeras.domains.dimuon.transport import advance, transport
+from trackkeras.domains.dimuon.transport import Transported, transport
+from trackkeras.errors import UserError
 from trackkeras.units import KAPPA
 
 EMPTY = Response(scatter=0.0, lose=False, resolution=0.0, all_stations=False)
@@ -256,6 +258,26 @@ def test_shifted_planes_are_taken_from_the_layout():
     inside = (first > 0) & (second > 0)
     assert inside.sum() > 1000
     assert (second[inside] == first[inside] + 1).all()
+
+
+def test_planes_stand_in_empty_space():
+    from dataclasses import replace
+
+    within = replace(PLANES[0], z=FMAG_END / 2)
+    with pytest.raises(UserError, match="plane 1 must stand in empty space"):
+        layout((within, *PLANES[1:]))
+
+
+def test_muons_of_an_event_are_put_together_again():
+    sample = muons(60)
+    found = transport(np.random.default_rng(2), *sample, EMPTY)
+    first, second = found.take(slice(0, 30)), found.take(slice(30, 60))
+    places = np.where(np.arange(30)[:, None] % 2, [1, 0], [0, 1])
+    joint = Transported.stack([first, second], places)
+    for event in range(30):
+        for which, part in zip(places[event], (first, second), strict=True):
+            np.testing.assert_array_equal(joint.element[event, which], part.element[event])
+            np.testing.assert_array_equal(joint.states[event, which], part.states[event])
 
 
 def test_same_stream_same_hits():

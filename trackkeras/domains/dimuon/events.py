@@ -310,31 +310,6 @@ class Events:
         )
 
 
-def merge_hits(first: Events, second: Events) -> Events:
-    """Return the events of `first` with the hits of `second`'s event of the same place behind their own."""
-    hits, bounds = _merged(first.hits, first.hit_offsets, second.hits, second.hit_offsets)
-    return Events(hits, first.tracks, bounds, first.track_offsets, first.columns)
-
-
-def merge_tracks(first: Events, second: Events) -> Events:
-    """Return the events of `first` with the truth tracks of `second`'s behind their own."""
-    tracks, bounds = _merged(first.tracks, first.track_offsets, second.tracks, second.track_offsets)
-    return Events(first.hits, tracks, first.hit_offsets, bounds, first.columns)
-
-
-def _merged(one: Table, bounds: Offsets, two: Table, other: Offsets) -> tuple[Table, Offsets]:
-    """Return the rows of both tables, group by group, and the offsets of the joint groups."""
-    places = np.arange(len(one)) + np.repeat(other[:-1], np.diff(bounds))
-    others = np.arange(len(two)) + np.repeat(bounds[1:], np.diff(other))
-    columns = {}
-    for name, column in one.columns().items():
-        joint = np.empty((len(one) + len(two), *column.shape[1:]), dtype=column.dtype)
-        joint[places] = column
-        joint[others] = getattr(two, name)
-        columns[name] = joint
-    return type(one)(**columns), bounds + other
-
-
 def _column(values: ArrayLike, dtype: type, shape: tuple[int, ...]) -> NDArray[Any]:
     column: NDArray[Any] = np.asarray(values, dtype=dtype)
     return np.full(shape, column) if column.ndim < len(shape) else column

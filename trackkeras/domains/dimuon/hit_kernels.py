@@ -1,4 +1,4 @@
-"""Compiled loops over the hits of events; see `trackkeras.domains.dimuon.refinement` for what they do."""
+"""Compiled loops over the hits of events; `refinement`, `mixing` and `hit_matrix` say what they do."""
 
 from __future__ import annotations
 
@@ -132,3 +132,119 @@ def decluster_events(bounds, detector, element, tdc, drift, half_cell, limits, k
             kept[hit] = kept[hits[detector[hit], element[hit]]]
         for hit in range(first, last):
             hits[detector[hit], element[hit]] = NO_HIT
+
+
+@njit(cache=True, nogil=True)
+def fill_matrices(bounds, first, last, detector, element, drift, tdc, fired, distance, time):
+    """Write the hits of the events from `first` to `last` into flattened matrices."""
+    for event in range(first, last):
+        start = ((event - first) * PLANES - 1) * ELEMENTS
+        # Of two hits in one element the first stays, as it is written last.
+        for hit in range(bounds[event + 1] - 1, bounds[event] - 1, -1):
+            cell = np.uint64(start + detector[hit] * ELEMENTS + element[hit])
+            fired[cell] = True
+            distance[cell] = drift[hit]
+            time[cell] = tdc[hit]
+
+
+@njit(cache=True, nogil=True)
+def clear_matrices(bounds, first, last, detector, element, fired, distance, time):
+    """Undo `fill_matrices`."""
+    for event in range(first, last):
+        start = ((event - first) * PLANES - 1) * ELEMENTS
+        for hit in range(bounds[event], bounds[event + 1]):
+            cell = np.uint64(start + detector[hit] * ELEMENTS + element[hit])
+            fired[cell] = False
+            distance[cell] = 0.0
+            time[cell] = 0.0
+
+
+@njit(cache=True, nogil=True)
+def keep_hits(rng, bounds, detector, drawn, efficiency, weights, rows, left):
+    """Fill `rows` with the hits that drawn muons keep, `left` with how many each has; return their number.
+
+    Args:
+        rng: Source of randomness; one number for each hit.
+        bounds: Offsets of the muons' hits.
+        detector: Detector of each hit.
+        drawn: Muons, in any order and repetition.
+        efficiency: Chance of each drawn muon to keep a hit.
+        weights: Share that each detector keeps of them, `(63,)`.
+        rows: Has room for all hits of the drawn muons.
+        left: As long as `drawn`.
+    """
+    found = 0
+    for index in range(len(drawn)):
+        before = found
+        for hit in range(bounds[drawn[index]], bounds[drawn[index] + 1]):
+            weight = weights[np.uint64(detector[np.uint64(hit)])]
+            if rng.random() < efficiency[index] * weight:
+                rows[found] = hit
+                found += 1
+        left[index] = found - before
+    return found
+
+
+@njit(cache=True, nogil=True)
+def merge_values(one, two, bounds, rows, other, joint):
+    """Fill `joint` with each event's entries of `one`, then those of `two` that `rows` names.
+
+    Args:
+        one: `(n,)`.
+        two: `(m,)`.
+        bounds: Offsets of each event's entries of `one`.
+        rows: Entries of `two`, event by event.
+        other: Offsets of each event's entries in `rows`.
+        joint: `(n + len(rows),)`.
+    """
+    place = np.uint64(0)  # without a sign, no index is taken to count from the end
+    for event in range(len(bounds) - 1):
+        for row in range(bounds[event], bounds[event + 1]):
+            joint[place] = one[np.uint64(row)]
+            place += np.uint64(1)
+        for entry in range(other[event], other[event + 1]):
+            joint[place] = two[np.uint64(rows[entry])]
+            place += np.uint64(1)
+
+
+@njit(cache=True, nogil=True)
+def merge_vectors(one, two, bounds, rows, other, joint):
+    """Do the same with vectors `(n, 3)`, `(m, 3)` and `(n + len(rows), 3)`."""
+    place = 0
+    for event in range(len(bounds) - 1):
+        for row in range(bounds[event], bounds[event + 1]):
+            for axis in range(3):
+                joint[place, axis] = one[row, axis]
+            place += 1
+        for entry in range(other[event], other[event + 1]):
+            for axis in range(3):
+                joint[place, axis] = two[rows[entry], axis]
+            place += 1
+
+
+@njit(cache=True, nogil=True)
+def count_on(counts, left, track_bounds, tracks, hit_bounds, hits, least, numbers):
+    """Fill `numbers` of background tracks: they count on from the largest of their event's signal.
+
+    Args:
+        counts: Background tracks of each event.
+        left: Hits that each of them has; one without any takes no number.
+        track_bounds: Offsets of the signal's tracks.
+        tracks: Their numbers.
+        hit_bounds: Offsets of the signal's hits.
+        hits: Numbers of their tracks.
+        least: First number of an event without larger ones.
+        numbers: As long as `left`.
+    """
+    index = 0
+    for event in range(len(counts)):
+        largest = least - 1
+        for track in range(track_bounds[event], track_bounds[event + 1]):
+            largest = max(largest, tracks[track])
+        for hit in range(hit_bounds[event], hit_bounds[event + 1]):
+            largest = max(largest, hits[hit])
+        for _ in range(counts[event]):
+            if left[index] > 0:
+                largest += 1
+            numbers[index] = largest
+            index += 1

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,30 +11,52 @@ from numpy.typing import NDArray
 from trackkeras.domains.dimuon.detectors import ELEMENTS, PLANES
 from trackkeras.domains.dimuon.events import Events
 
+BLOCK_EVENTS = 16
+"""Events whose three matrices stay in a processor's caches: 1.8 MB."""
+
+
+class Matrices(NamedTuple):
+    """Matrices of the events from `first` on, each `(n, 62, 201)`, with zeros where no hit is.
+
+    Attributes:
+        first: Number of the first event.
+        fired: bool.
+        drift: float32 [cm].
+        tdc: float32 [ns].
+    """
+
+    first: int
+    fired: NDArray[np.bool_]
+    drift: NDArray[np.float32]
+    tdc: NDArray[np.float32]
+
+
+def matrix_blocks(events: Events, block: int = BLOCK_EVENTS) -> Iterator[Matrices]:
+    """Yield hit, drift and time matrices of all events, some at a time.
+
+    All blocks are in one piece of memory, cleared hit by hit: what is to stay must be copied. An event fires
+    some hundred of 12,462 elements, so that most of the time for matrices of all events goes into
+    zeros.
+
+    Args:
+        events: The events.
+        block: Most events at a time.
+    """
+    from trackkeras.domains.dimuon.hit_kernels import clear_matrices, fill_matrices
+
+    shape = (min(block, len(events)), PLANES, ELEMENTS)
+    whole = (np.zeros(shape, bool), np.zeros(shape, np.float32), np.zeros(shape, np.float32))
+    flat = tuple(matrix.reshape(-1) for matrix in whole)
+    hits, bounds = events.hits, events.hit_offsets
+    for first in range(0, len(events), block):
+        last = min(first + block, len(events))
+        fill_matrices(bounds, first, last, hits.detector, hits.element, hits.drift, hits.tdc, *flat)
+        yield Matrices(first, *(matrix[: last - first] for matrix in whole))
+        clear_matrices(bounds, first, last, hits.detector, hits.element, *flat)
+
 
 def hit_matrices(events: Events) -> NDArray[np.bool_]:
     """Return which elements fired, `(n, 62, 201)`: row d - 1 is detector d, as in hit arrays."""
     matrices = np.zeros((len(events), PLANES, ELEMENTS), dtype=bool)
-    matrices.reshape(-1)[cells(events)] = True
+    matrices[events.hit_event, events.hits.detector - 1, events.hits.element] = True
     return matrices
-
-
-def value_matrices(events: Events, values: NDArray[Any]) -> NDArray[np.float32]:
-    """Return one number per hit, such as its drift distance, where it fired, and 0 elsewhere, `(n, 62, 201)`.
-
-    Of two hits in one element the first counts, as in `drift_of`.
-
-    Args:
-        events: The events.
-        values: `(hits,)`.
-    """
-    matrices = np.zeros((len(events), PLANES, ELEMENTS), dtype=np.float32)
-    # NumPy assigns in order, so that the first hit is to come last
-    matrices.reshape(-1)[cells(events)[::-1]] = values[::-1]
-    return matrices
-
-
-def cells(events: Events) -> NDArray[np.int64]:
-    """Return the place of each hit in the flattened matrices, `(hits,)`."""
-    row = events.hit_event * PLANES + (events.hits.detector - 1)
-    return row * ELEMENTS + events.hits.element

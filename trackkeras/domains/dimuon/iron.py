@@ -44,6 +44,9 @@ BREMS_CUT = 1e-3
 PAIR_CUT = 2e-3
 """Smallest share of the energy that a pair takes."""
 
+TYPICAL_LOSS = 0.0165
+"""Mean energy loss of a muon of 20 GeV [GeV/cm]."""
+
 B_ENERGY = np.array([2.0, 5.0, 10.0, 20.0, 50.0, 100.0])
 B_BREMS = np.array([0.85, 1.142, 1.387, 1.640, 1.973, 2.216]) * 1e-6
 B_PAIR = np.array([0.47, 0.987, 1.475, 1.997, 2.682, 3.155]) * 1e-6
@@ -160,16 +163,14 @@ def loss_table() -> np.ndarray:
 LOSSES = loss_table()
 
 
-@njit(cache=True, nogil=True)
-def draw_knock_on(rng, energy):
-    """Draw the energy of a knock-on electron above the cut [GeV]."""
-    most = largest_knock_on(energy)
-    beta2 = 1.0 - (MUON / energy) ** 2
-    low, high = 1.0 / KNOCK_ON_CUT, 1.0 / most
+@njit(cache=True, nogil=True, error_model="numpy")
+def draw_knock_on(rng, most, energy):
+    """Draw the energy of a knock-on electron between the cut and the largest one [GeV]."""
+    low, span = 1.0 / KNOCK_ON_CUT, 1.0 / KNOCK_ON_CUT - 1.0 / most
+    slope, curve = (1.0 - (MUON / energy) ** 2) / most, 0.5 / (energy * energy)
     while True:
-        transfer = 1.0 / (low - (low - high) * rng.random())
-        share = 1.0 - beta2 * transfer / most + 0.5 * (transfer / energy) ** 2
-        if rng.random() * 1.5 < share:
+        transfer = 1.0 / (low - span * rng.random())
+        if rng.random() < 1.0 - transfer * (slope - curve * transfer):
             return transfer
 
 
@@ -188,31 +189,31 @@ def draw_pair(rng):
     return PAIR_CUT * (1.0 - rng.random() * (1.0 - PAIR_CUT**1.5)) ** (-2.0 / 3.0)
 
 
-@njit(cache=True, nogil=True)
-def draw_loss(rng, table, energy, length):
+@njit(cache=True, nogil=True, error_model="numpy")
+def draw_loss(rng, energy, length):
     """Draw the energy that a muon loses in `length` cm of iron, no more than it has.
 
     Args:
         rng: Source of randomness.
-        table: Result of `loss_table`.
         energy: Total energy at the start [GeV]; the rates are those at this energy.
         length: Path length [cm]; the loss in it must be small against the energy.
     """
-    place = (math.log(energy) - TABLE_START) / TABLE_STEP
+    place = (math.log(energy) - TABLE_START) * (1.0 / TABLE_STEP)
     row = min(max(int(place), 0), TABLE_ROWS - 2)
     part = min(max(place - row, 0.0), 1.0)
-    soft = table[row, SOFT] + part * (table[row + 1, SOFT] - table[row, SOFT])
-    spread = table[row, SPREAD] + part * (table[row + 1, SPREAD] - table[row, SPREAD])
-    knock_on = table[row, KNOCK_ON] + part * (table[row + 1, KNOCK_ON] - table[row, KNOCK_ON])
-    brems = table[row, BREMS] + part * (table[row + 1, BREMS] - table[row, BREMS])
-    pair = table[row, PAIR] + part * (table[row + 1, PAIR] - table[row, PAIR])
+    soft = LOSSES[row, SOFT] + part * (LOSSES[row + 1, SOFT] - LOSSES[row, SOFT])
+    spread = LOSSES[row, SPREAD] + part * (LOSSES[row + 1, SPREAD] - LOSSES[row, SPREAD])
+    knock_on = LOSSES[row, KNOCK_ON] + part * (LOSSES[row + 1, KNOCK_ON] - LOSSES[row, KNOCK_ON])
+    brems = LOSSES[row, BREMS] + part * (LOSSES[row + 1, BREMS] - LOSSES[row, BREMS])
+    pair = LOSSES[row, PAIR] + part * (LOSSES[row + 1, PAIR] - LOSSES[row, PAIR])
     loss = soft * length + math.sqrt(spread * length) * rng.standard_normal()
     rate = knock_on + brems + pair
     left = rate * length - rng.standard_exponential()
+    most = largest_knock_on(energy) if left > 0.0 else 0.0
     while left > 0.0:
         which = rng.random() * rate
         if which < knock_on:
-            loss += draw_knock_on(rng, energy)
+            loss += draw_knock_on(rng, most, energy)
         elif which < knock_on + brems:
             loss += energy * draw_brems(rng)
         else:

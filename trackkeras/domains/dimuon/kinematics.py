@@ -22,16 +22,13 @@ from numba import njit
 from numpy.typing import NDArray
 
 from trackkeras.domains.dimuon.iron import MUON
+from trackkeras.domains.dimuon.reach import aim_of, all_may_reach
 from trackkeras.domains.dimuon.simulation_options import GenerateOptions, Process
 from trackkeras.domains.dimuon.spectrometer import (
-    FMAG,
     FMAG_END,
     HOLE_DEPTH,
     HOLE_RADIUS,
     IRON_INTERACTION_LENGTH,
-    KMAG,
-    SCATTERING,
-    STATION_3,
     TARGET_CENTRE,
     TARGET_LENGTH,
     TARGET_RADIUS,
@@ -62,17 +59,6 @@ CHARGES: dict[Process, tuple[int, ...]] = {
 LEAST_PZ = 11.0
 """A muon of less pz [GeV] does not come through the dump with enough left for the second magnet."""
 
-LEAST_LOSS = 0.012
-"""Smallest energy loss in the dump [GeV/cm]: below all 20,000 simulated muons of the experiment."""
-
-STRONGEST = 1.7
-MARGIN = 4.0
-NEAR, FAR = (626.0, 52.0, 62.0, 100.0), (*STATION_3, 450.0)
-"""For `may_pass`: z, half width and height of stations 1 and 3 [cm], and the width of the displacement there
-by scattering in the dump times momentum [cm GeV], as those muons have it at station 1."""
-
-FMAG_BEND, KMAG_KICK, KMAG_CENTRE = FMAG.bend, KMAG.kick, 0.5 * (KMAG.start + KMAG.end)
-
 _PROTON = PROTON_MASS / GEV
 _BEAM_ENERGY = math.hypot(BEAM_MOMENTUM, _PROTON)
 SQRT_S = math.sqrt(2.0 * _PROTON * (_PROTON + _BEAM_ENERGY))
@@ -89,40 +75,31 @@ def draw_muons(
         momentum: `(m, k, 3)` [GeV].
         drawn: int64 `(m,)`: which of the n events each of them is, ascending.
     """
-    k = len(CHARGES[process])
+    charges = np.array(CHARGES[process], dtype=float)
+    k = len(charges)
     if process in RESONANCES or process == "drell_yan":
-        vertex, momentum, drawn = draw_pairs(process, options, rng, n)
-        return np.repeat(vertex[:, None], k, axis=1), momentum, drawn
-    vertex = draw_vertices(options, rng, n * k).reshape(n, k, 3)
-    momentum = np.stack(
-        [
-            rng.uniform(-options.single_px, options.single_px, (n, k)),
-            rng.uniform(-options.single_py, options.single_py, (n, k)),
-            rng.uniform(options.single_pz_min, options.single_pz_max, (n, k)),
-        ],
-        axis=-1,
-    )
-    drawn = np.arange(n)
-    if prunes(options):
-        drawn = np.flatnonzero(_all_may_pass(process, options, vertex, momentum))
-    return vertex[drawn], momentum[drawn], drawn
+        momentum, drawn = draw_pairs(process, options, rng, n)
+        vertex = np.repeat(draw_vertices(options, rng, len(drawn))[:, None], k, axis=1)
+    else:
+        drawn = np.arange(n)
+        vertex = draw_vertices(options, rng, n * k).reshape(n, k, 3)
+        momentum = np.stack(
+            [
+                rng.uniform(-options.single_px, options.single_px, (n, k)),
+                rng.uniform(-options.single_py, options.single_py, (n, k)),
+                rng.uniform(options.single_pz_min, options.single_pz_max, (n, k)),
+            ],
+            axis=-1,
+        )
+    if not prunes(options):
+        return vertex, momentum, drawn
+    left = np.flatnonzero(all_may_reach(aim_of(options.response()), charges, vertex, momentum))
+    return vertex[left], momentum[left], drawn[left]
 
 
 def prunes(options: GenerateOptions) -> bool:
-    """Return whether draws are left out that cannot be accepted, as far as `may_pass` can tell."""
+    """Return whether draws are left out that `LEAST_PZ` and `may_reach` know not to be accepted."""
     return options.acceptance == "all_stations" and options.energy_loss
-
-
-def _all_may_pass(
-    process: Process, options: GenerateOptions, vertex: Floats, momentum: Floats
-) -> NDArray[np.bool_]:
-    """Return of which events all muons may pass, `(n,)`."""
-    margin = MARGIN * max(options.scattering / SCATTERING, 1.0)
-    passing = [
-        may_pass(vertex[:, index], momentum[:, index], float(charge), margin)
-        for index, charge in enumerate(CHARGES[process])
-    ]
-    return np.all(passing, axis=0)
 
 
 def draw_vertices(options: GenerateOptions, rng: np.random.Generator, n: int) -> Floats:
@@ -144,33 +121,26 @@ def draw_vertices(options: GenerateOptions, rng: np.random.Generator, n: int) ->
 
 def draw_pairs(
     process: Process, options: GenerateOptions, rng: np.random.Generator, n: int
-) -> tuple[Floats, Floats, NDArray[np.int64]]:
-    """Draw pairs, and leave out those of which a muon cannot get through, where it must.
+) -> tuple[Floats, NDArray[np.int64]]:
+    """Draw pairs, and leave out those with a muon that is too slow to get through, where it must.
 
     Args:
         process: A resonance, or the continuum.
-        options: Ranges, beam, acceptance.
+        options: Ranges, acceptance.
         rng: Source of randomness.
         n: Pairs to draw.
 
     Returns:
-        vertex: `(m, 3)` [cm] of the m <= n pairs that are left.
-        momentum: `(m, 2, 3)` of their mu+ and mu- [GeV].
+        momentum: `(m, 2, 3)` of the mu+ and mu- of the m <= n pairs that are left [GeV].
         drawn: int64 `(m,)`: which of the n pairs each of them is, ascending.
     """
     continuum = process == "drell_yan"
     mass = draw_masses(options, rng, n) if continuum else np.full(n, RESONANCES[process])
     feynman = draw_feynman(options, rng, n)
-    momentum = np.empty((n, 2, 3))
+    momentum, drawn = np.empty((n, 2, 3)), np.empty(n, dtype=np.int64)
     least_pz = LEAST_PZ if prunes(options) else -math.inf
-    _fill_pairs(rng, continuum, options.pt_scale, least_pz, mass, feynman, momentum)
-    if not prunes(options):
-        return draw_vertices(options, rng, n), momentum, np.arange(n)
-    fast = np.flatnonzero(momentum[:, :, 2].min(axis=1) > LEAST_PZ)
-    vertex = draw_vertices(options, rng, len(fast))
-    both = np.repeat(vertex[:, None], 2, axis=1)
-    left = _all_may_pass(process, options, both, momentum[fast])
-    return vertex[left], momentum[fast[left]], fast[left]
+    left = _fill_pairs(rng, continuum, options.pt_scale, least_pz, mass, feynman, momentum, drawn)
+    return momentum[:left], drawn[:left]
 
 
 def draw_feynman(options: GenerateOptions, rng: np.random.Generator, n: int) -> Floats:
@@ -192,14 +162,12 @@ def draw_masses(options: GenerateOptions, rng: np.random.Generator, n: int) -> F
     return np.interp(rng.random(n) * below[-1], below, mass)
 
 
-@njit(cache=True, nogil=True)
-def _fill_pairs(rng, continuum, pt_scale, least_pz, mass, feynman, momentum):
-    """Fill `momentum` `(n, 2, 3)` of pairs of some mass and Feynman x; see the module.
-
-    px and py are left out where a muon has less than `least_pz`.
-    """
+@njit(cache=True, nogil=True, error_model="numpy")
+def _fill_pairs(rng, continuum, pt_scale, least_pz, mass, feynman, momentum, drawn):
+    """Fill the last two arguments with the pairs of which both muons have `least_pz`; return their number."""
     gamma, boost = (_BEAM_ENERGY + _PROTON) / SQRT_S, BEAM_MOMENTUM / SQRT_S
     scale2 = pt_scale * pt_scale
+    left = 0
     for i in range(mass.shape[0]):
         half = 0.5 * (SQRT_S - mass[i] * mass[i] / SQRT_S)
         along = feynman[i] * half
@@ -215,57 +183,27 @@ def _fill_pairs(rng, continuum, pt_scale, least_pz, mass, feynman, momentum):
         while continuum and rng.random() * 2.0 > 1.0 + cosine * cosine:
             cosine = 2.0 * rng.random() - 1.0
         own = math.sqrt(0.25 * mass[i] * mass[i] - MUON * MUON)
-        azimuth = 2.0 * math.pi * rng.random()
-        flat = own * math.sqrt(1.0 - cosine * cosine)
-        rest_x, rest_y, rest_z = flat * math.cos(azimuth), flat * math.sin(azimuth), own * cosine
-        # From the rest frame of the pair along pT, then along the beam, then about it.
-        for muon in range(2):
-            sign = 1.0 - 2.0 * muon
-            boosted = (transverse * 0.5 * mass[i] + sign * across * rest_x) / mass[i]
-            momentum[i, muon, 2] = (sign * energy * rest_z + pz * boosted) / transverse
-        if min(momentum[i, 0, 2], momentum[i, 1, 2]) < least_pz:
+        # From the rest frame of the pair along pT, then along the beam, then about it. In pz the muons
+        # differ by twice what their momentum in the rest frame makes: too much for some azimuths, or for all.
+        room = (0.5 * pz - least_pz) * transverse
+        flat, lengthwise = own * math.sqrt(1.0 - cosine * cosine), energy * own * cosine
+        sideways = pz * across * flat / mass[i]
+        if abs(lengthwise) - sideways > room:
             continue
+        azimuth = 2.0 * math.pi * rng.random()
+        rest_x = flat * math.cos(azimuth)
+        differ = lengthwise + pz * across * rest_x / mass[i]
+        if abs(differ) > room:
+            continue
+        rest_y = flat * math.sin(azimuth)
         turn = 2.0 * math.pi * rng.random()
         cos_turn, sin_turn = math.cos(turn), math.sin(turn)
         for muon in range(2):
             sign = 1.0 - 2.0 * muon
             boosted = (sign * transverse * rest_x + across * 0.5 * mass[i]) / mass[i]
-            momentum[i, muon, 0] = cos_turn * boosted - sin_turn * sign * rest_y
-            momentum[i, muon, 1] = sin_turn * boosted + cos_turn * sign * rest_y
-
-
-@njit(cache=True, nogil=True)
-def may_pass(vertex, momentum, charge, margin):
-    """Return which muons `(n,)` might reach all stations: a rough test that saves their transport.
-
-    It asks for momentum enough to leave the dump, and for paths within reach of stations 1 and 3. That is
-    widened by some widths of the scattering in the dump, and energy loss may strengthen the bending
-    by anything from what the least loss does up to `STRONGEST`.
-
-    Args:
-        vertex: `(n, 3)` [cm].
-        momentum: `(n, 3)` [GeV].
-        charge: +1.0 or -1.0, of all.
-        margin: Widths of the scattering.
-    """
-    passed = np.zeros(vertex.shape[0], np.bool_)
-    for i in range(vertex.shape[0]):
-        x, y, z = vertex[i]
-        px, py, pz = momentum[i]
-        if pz < LEAST_PZ:
-            continue
-        inside = FMAG_END - max(z, 0.0)
-        weakest = 1.0 + LEAST_LOSS * inside / (2.0 * pz)
-        passed[i] = True
-        for station in range(2):
-            at, half_x, half_y, spread = (FAR, NEAR)[station]
-            # Displacements times pz: that of the first direction, and that of the magnets.
-            straight = x * pz + px * (at - z)
-            bent = FMAG_BEND * inside * (at - FMAG_END + 0.5 * inside)
-            bent += KMAG_KICK * max(at - KMAG_CENTRE, 0.0)
-            reach = half_x * pz + margin * spread
-            ends = charge * straight + weakest * bent, charge * straight + STRONGEST * bent
-            rise = abs(y * pz + py * (at - z))
-            if ends[0] > reach or ends[1] < -reach or rise > half_y * pz + margin * spread:
-                passed[i] = False
-    return passed
+            momentum[left, muon, 0] = cos_turn * boosted - sin_turn * sign * rest_y
+            momentum[left, muon, 1] = sin_turn * boosted + cos_turn * sign * rest_y
+            momentum[left, muon, 2] = 0.5 * pz + sign * differ / transverse
+        drawn[left] = i
+        left += 1
+    return left

@@ -1,6 +1,7 @@
 """The data tools once more, one hit at a time in plain Python: for comparison of results and of time.
 
-Loops over events that hold lists, as scripts over an event tree have them. Nothing else should use them.
+They work as scripts do that read an event tree: with the hits of each event as arrays where whole events are
+looked at, as lists where hits are added. Nothing else should use them.
 """
 
 from __future__ import annotations
@@ -20,58 +21,63 @@ from trackkeras.domains.dimuon.occupancy import Occupancy
 Lists = list[dict[str, list[Any]]]
 """One dictionary per event with lists of its hits' columns."""
 
+Arrays = list[dict[str, NDArray[Any]]]
+"""Alike, with arrays."""
+
 
 def as_lists(events: Events) -> Lists:
     """Return the hits of each event as lists."""
-    columns = {name: column.tolist() for name, column in events.hits.columns().items()}
-    bounds = events.hit_offsets.tolist()
+    return [{name: column.tolist() for name, column in event.items()} for event in as_arrays(events)]
+
+
+def as_arrays(events: Events) -> Arrays:
+    """Return the hits of each event as arrays."""
+    columns = events.hits.columns()
     return [
         {name: column[first:last] for name, column in columns.items()}
-        for first, last in itertools.pairwise(bounds)
+        for first, last in itertools.pairwise(events.hit_offsets.tolist())
     ]
 
 
-def matrices(events: Lists) -> list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
-    """Return hit, drift and time matrices of each event, `(62, 201)`; the first hit of an element counts."""
-    found = []
-    for event in events:
-        fired, drift, tdc = (np.zeros((PLANES, ELEMENTS), dtype=np.float32) for _ in range(3))
-        hits = zip(event["detector"], event["element"], event["drift"], event["tdc"], strict=True)
-        for detector, element, distance, when in hits:
-            if not fired[detector - 1, element]:
-                fired[detector - 1, element] = 1
-                drift[detector - 1, element] = distance
-                tdc[detector - 1, element] = when
-        found.append((fired, drift, tdc))
-    return found
+def matrices(events: Arrays) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Return hit, drift and time matrices, each `(n, 62, 201)`; the first hit of an element counts."""
+    fired, drift, tdc = (np.zeros((len(events), PLANES, ELEMENTS), dtype=np.float32) for _ in range(3))
+    for index, event in enumerate(events):
+        backwards = (event[name][::-1] for name in ("detector", "element", "drift", "tdc"))
+        for detector, element, distance, when in zip(*backwards, strict=True):
+            if 0 < detector <= PLANES and 0 <= element < ELEMENTS:
+                fired[index, detector - 1, element] = 1
+                drift[index, detector - 1, element] = distance
+                tdc[index, detector - 1, element] = when
+    return fired, drift, tdc
 
 
-def refine(events: Lists, predicted: NDArray[np.integer]) -> NDArray[np.int32]:
+def refine(events: Arrays, predicted: NDArray[np.integer]) -> NDArray[np.int32]:
     """Return the nearest fired element for each predicted one, even if both muons get the same."""
     refined = np.zeros(predicted.shape, dtype=np.int32)
     for index, event in enumerate(events):
-        for muon in range(2):
-            for plane in range(PLANES):
-                wanted = int(predicted[index, muon, plane])
-                fired = [
-                    e for d, e in zip(event["detector"], event["element"], strict=True) if d == plane + 1
-                ]
-                if wanted and fired:
-                    refined[index, muon, plane] = min(fired, key=lambda e: (abs(e - wanted), e))
+        for plane in range(PLANES):
+            for muon in range(2):
+                wanted = predicted[index, muon, plane]
+                if wanted:
+                    fired = event["element"][event["detector"] == plane + 1]
+                    if len(fired):
+                        refined[index, muon, plane] = fired[np.argmin(np.abs(fired - wanted))]
     return refined
 
 
-def drift_of(events: Lists, elements: NDArray[np.integer]) -> NDArray[np.float64]:
+def drift_of(events: Arrays, elements: NDArray[np.integer]) -> NDArray[np.float64]:
     """Return the drift distance of the first hit in each element, 0 without one."""
     found = np.zeros(elements.shape)
     for index, event in enumerate(events):
-        for muon in range(2):
-            for plane in range(PLANES):
-                hits = zip(event["detector"], event["element"], event["drift"], strict=True)
-                for detector, element, distance in hits:
-                    if detector == plane + 1 and element == elements[index, muon, plane]:
-                        found[index, muon, plane] = distance
-                        break
+        for plane in range(PLANES):
+            for muon in range(2):
+                element = elements[index, muon, plane]
+                if element:
+                    own = (event["detector"] == plane + 1) & (event["element"] == element)
+                    (hits,) = np.nonzero(own)
+                    if len(hits):
+                        found[index, muon, plane] = event["drift"][hits[0]]
     return found
 
 

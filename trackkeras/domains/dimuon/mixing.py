@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trackkeras.domains.dimuon.detectors import PLANES
-from trackkeras.domains.dimuon.events import FIRST_BACKGROUND, Events, merge_hits, merge_tracks
+from trackkeras.domains.dimuon.events import FIRST_BACKGROUND, Events
+from trackkeras.domains.dimuon.hit_kernels import count_on, keep_hits
+from trackkeras.domains.dimuon.merging import merge_tables
 from trackkeras.domains.dimuon.occupancy import Occupancy
-from trackkeras.domains.dimuon.ragged import gather, interleaved
+from trackkeras.domains.dimuon.ragged import interleaved, offsets
 from trackkeras.domains.dimuon.random_streams import chunk_rng
 from trackkeras.domains.dimuon.rus_reading import CHUNK_EVENTS, count_events, read_rus
 from trackkeras.errors import UserError
@@ -164,29 +165,42 @@ def _inject(
     rng: np.random.Generator,
 ) -> Events:
     """Add the drawn muons to events, `counts` of them to each."""
-    rows, per_muon = gather(muons.hit_offsets, drawn)
-    probability = np.repeat(occupancy.draw_efficiency(rng, len(drawn)), per_muon)
-    probability *= occupancy.weights()[muons.hits.detector[rows]]
-    kept = np.flatnonzero(rng.random(len(rows)) < probability)
-    owner = np.repeat(np.arange(len(drawn)), per_muon)[kept]
-    left = np.bincount(owner, minlength=len(drawn))
-    event = np.repeat(np.arange(len(signal)), counts)
-    seen = np.flatnonzero(left)
-    number = _numbers(signal, event, left > 0)
-    background = Events.of(
-        np.bincount(event, weights=left, minlength=len(signal)),
-        replace(muons.hits.take(rows[kept]), track=number[owner]),
-        np.bincount(event[seen], minlength=len(signal)),
-        replace(muons.tracks.take(drawn[seen]), number=number[seen]),
+    rows = np.empty(int(muons.hit_counts[drawn].sum()), dtype=np.int64)
+    left, number = np.empty(len(drawn), dtype=np.int64), np.empty(len(drawn), dtype=np.int32)
+    efficiency = occupancy.draw_efficiency(rng, len(drawn))
+    found = keep_hits(
+        rng,
+        muons.hit_offsets,
+        muons.hits.detector,
+        drawn,
+        efficiency,
+        occupancy.weights(),
+        rows,
+        left,
     )
-    return merge_tracks(merge_hits(signal, background), background)
-
-
-def _numbers(signal: Events, event: NDArray[np.int64], seen: NDArray[np.bool_]) -> NDArray[Any]:
-    """Return the number of each background track: they count on from the signal's, leaving out the unseen."""
-    largest = np.full(len(signal), FIRST_BACKGROUND - 1, dtype=np.int64)
-    np.maximum.at(largest, signal.track_event, signal.tracks.number)
-    np.maximum.at(largest, signal.hit_event, signal.hits.track)
-    order = np.cumsum(seen)
-    before = np.concatenate([[0], order])[np.searchsorted(event, np.arange(len(signal)))]
-    return (order - before[event] + largest[event]).astype(np.int32)
+    count_on(
+        counts,
+        left,
+        signal.track_offsets,
+        signal.tracks.number,
+        signal.hit_offsets,
+        signal.hits.track,
+        FIRST_BACKGROUND,
+        number,
+    )
+    seen = left > 0
+    per_event = offsets(counts)
+    hit_bounds, track_bounds = offsets(left)[per_event], offsets(seen)[per_event]
+    own = (signal.hit_offsets, hit_bounds, rows[:found])
+    # The muons keep everything but their numbers.
+    hits = merge_tables(signal.hits, muons.hits, *own, track=np.repeat(number, left))
+    tracks = merge_tables(
+        signal.tracks, muons.tracks, signal.track_offsets, track_bounds, drawn[seen], number=number[seen]
+    )
+    return Events(
+        hits,
+        tracks,
+        signal.hit_offsets + hit_bounds,
+        signal.track_offsets + track_bounds,
+        signal.columns,
+    )

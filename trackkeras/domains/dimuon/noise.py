@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trackkeras.domains.dimuon.detectors import ELEMENTS, numbers, plane_drift, plane_elements
-from trackkeras.domains.dimuon.events import NOISE, Events, Hits, merge_hits
+from trackkeras.domains.dimuon.events import NOISE, Events, Hits
+from trackkeras.domains.dimuon.merging import merge_hits
 from trackkeras.errors import UserError
 
 

@@ -142,30 +142,26 @@ def _accepted(
     process: Process, options: GenerateOptions, rng: np.random.Generator, n: int
 ) -> tuple[Events, int]:
     """Return the first n accepted events of a process, and how many were drawn up to the last of them."""
-    response = options.response()
+    response, charges = options.response(), np.array(CHARGES[process], dtype=np.int32)
     parts: list[Events] = []
     tried = found = 0
     while found < n:
         likely = (found + 1) / (tried + 20)
         batch = min(BATCH, int(1.1 * (n - found) / likely) + 16)
         vertex, momentum, drawn = draw_muons(process, options, rng, batch)
+        # The slower muon is sent first, and others only where it got through, which it seldom does.
+        order = momentum[:, :, 2].argsort(axis=1)
         alive = np.arange(len(vertex))
         sent: list[Transported] = []
-        # A second muon is sent only where the first got through.
-        for index, charge in enumerate(CHARGES[process]):
-            muon = transport(
-                rng,
-                np.full(len(alive), charge, dtype=np.int32),
-                vertex[alive, index],
-                momentum[alive, index],
-                response,
-            )
+        for turn in order.T:
+            which = turn[alive]
+            muon = transport(rng, charges[which], vertex[alive, which], momentum[alive, which], response)
             passed = np.flatnonzero(muon.kept)
             alive = alive[passed]
             sent = [other.take(passed) for other in (*sent, muon)]
         used = alive[: n - found]
-        sent = [muon.take(slice(0, len(used))) for muon in sent]
-        parts.append(assemble(process, vertex[used], momentum[used], sent))
+        muons = Transported.stack([muon.take(slice(0, len(used))) for muon in sent], order[used])
+        parts.append(assemble(process, vertex[used], momentum[used], muons))
         seen = int(drawn[used[-1]]) + 1 if len(alive) >= n - found else batch  # later draws were never needed
         tried, found = tried + seen, found + len(used)
         if tried > HOPELESS_DRAWS and found < HOPELESS_ACCEPTANCE * tried:
@@ -177,7 +173,7 @@ def _accepted(
 
 
 def assemble(
-    process: Process, vertex: NDArray[np.float64], momentum: NDArray[np.float64], sent: list[Transported]
+    process: Process, vertex: NDArray[np.float64], momentum: NDArray[np.float64], sent: Transported
 ) -> Events:
     """Return events from muons and what became of them.
 
@@ -185,25 +181,23 @@ def assemble(
         process: What made them.
         vertex: `(n, k, 3)` [cm].
         momentum: `(n, k, 3)` [GeV].
-        sent: One entry of n muons for each of the k.
+        sent: What became of them, `(n, k, ...)`.
     """
     n, k = vertex.shape[:2]
     # (event, muon, detector, first or second element), which is the order of the hits.
-    element = np.stack([np.stack([muon.element, muon.neighbour], axis=-1) for muon in sent], axis=1)
-    drift = np.stack([muon.drift for muon in sent], axis=1)
+    element = np.stack([sent.element, sent.neighbour], axis=-1)
     event, track, slot, second = np.nonzero(element)
     hits = Hits.of(
         slot + 1,
         element[event, track, slot, second],
-        drift[event, track, slot],
+        sent.drift[event, track, slot],
         track=track + 1,
         process=np.take(CODES[process], track),
     )
-    states = np.stack([muon.states for muon in sent], axis=1)
-    top, bottom = states[:, :, _TOP], states[:, :, _BOTTOM]
-    in_top = np.stack([muon.element[:, STATION_3_TOP - 1] > 0 for muon in sent], axis=1)
+    top, bottom = sent.states[:, :, _TOP], sent.states[:, :, _BOTTOM]
+    in_top = sent.element[:, :, STATION_3_TOP - 1] > 0
     station_3 = np.where(in_top[..., None], top, bottom).reshape(-1, 6)
-    station_1 = states[:, :, 0].reshape(-1, 6)
+    station_1 = sent.states[:, :, 0].reshape(-1, 6)
     tracks = Tracks.of(
         np.tile(np.arange(1, k + 1), n),
         np.tile(CHARGES[process], n),

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from trackkeras.domains.dimuon.detectors import DETECTORS
 from trackkeras.domains.dimuon.planes import PLANES, Plane
+from trackkeras.errors import UserError
 from trackkeras.units import GEV, KAPPA
 
 Floats = NDArray[np.float64]
@@ -92,9 +93,9 @@ SLABS = (
     Slab(655.0, 658.0, radiation_length=_LIGHT_X0, loss=_LIGHT_LOSS),
     Slab(658.0, 893.8),
     Slab(893.8, 1193.8, bend=0.4146 / 300.0, half_x=144.78, half_y=101.6),
-    Slab(1193.8, 1405.0),
-    Slab(1405.0, 1408.0, radiation_length=_LIGHT_X0, loss=_LIGHT_LOSS),
-    Slab(1408.0, 1978.19),
+    Slab(1193.8, 1402.0),
+    Slab(1402.0, 1405.0, radiation_length=_LIGHT_X0, loss=_LIGHT_LOSS),
+    Slab(1405.0, 1978.19),
     Slab(1978.19, 2078.19, iron=True, radiation_length=IRON_RADIATION_LENGTH),
     Slab(2078.19, 2400.0),
 )
@@ -186,35 +187,54 @@ def _kind(plane: Plane) -> float:
 
 
 # -- as arrays, for the kernels -----------------------------------------------------------------------------
+(
+    PLANE_Z,
+    PER_X,
+    PER_Y,
+    OFFSET,
+    PITCH,
+    X_MIN,
+    X_MAX,
+    Y_MIN,
+    Y_MAX,
+    ELEMENTS,
+    KIND,
+) = range(11)
+"""Columns of `Layout.planes`."""
+
+SLOT, STATE, GROUP, CLOSES = range(4)
+"""Columns of `Layout.places`."""
+
+START, END, BEND, IRON, RADIATION_LENGTH, LOSS, HALF_X, HALF_Y = range(8)
+"""Columns of `Layout.slabs`."""
+
+
 @dataclass(frozen=True)
 class Layout:
     """Slabs and planes in the order of z, as the transport kernel reads them.
 
     Attributes:
-        legs: `(legs, 10)`: z start and end, bend, iron, radiation length, loss, start and end of the slab,
-            half width and half height of the aperture.
-        leg_plane: int64 `(legs,)`: row of the plane at the end of a leg, -1 where there is none.
-        planes: `(planes, 10)`: cosine and sine of the angle, pitch, origin, x and y limits, elements, and
+        slabs: `(slabs, 8)`: z of start and end, bend, iron, radiation length, loss, half width and half
+            height of the aperture.
+        planes: `(planes, 11)`: z; the elements crossed per cm of x and of y, and where x = y = 0 is in
+            elements, all with the sign that `Plane.place` gives them; pitch, x and y limits, elements, and
             what the elements are: `WIRES`, `BARS` or `STRIPS`.
+        places: int64 `(planes, 4)`: slot in hit arrays; place in `KEPT`, row of `STATIONS`, and row of
+            `STATIONS` that is complete behind this plane, each -1 where there is none.
         shifts: `(planes, 9)` [cm].
-        numbers: int64 `(planes,)`: number of the detector.
-        kept: int64 `(planes,)`: place in `KEPT`, -1 for other planes.
-        group: int64 `(planes,)`: row of `STATIONS`, -1 for other planes.
-        closes: int64 `(planes,)`: row of `STATIONS` that is complete behind this plane, -1 where none is.
+        bounds: int64 `(slabs + 1,)`: slab i has the planes from entry i to entry i + 1.
         least: int64 `(groups,)`: hits that a group must have.
-        aim: `(3,)`: end of the dump [cm], kick [GeV] of what bends behind it, and where it does so [cm].
+        dump: End of the dump [cm], its dpx/dz [GeV/cm], the kick [GeV] of what bends behind it, and where
+            that does so [cm].
     """
 
-    legs: Floats
-    leg_plane: NDArray[np.int64]
+    slabs: Floats
     planes: Floats
+    places: NDArray[np.int64]
     shifts: Floats
-    numbers: NDArray[np.int64]
-    kept: NDArray[np.int64]
-    group: NDArray[np.int64]
-    closes: NDArray[np.int64]
+    bounds: NDArray[np.int64]
     least: NDArray[np.int64]
-    aim: Floats
+    dump: tuple[float, float, float, float]
 
 
 @lru_cache
@@ -224,68 +244,74 @@ def layout(planes: tuple[Plane, ...] = PLANES, slabs: tuple[Slab, ...] = SLABS) 
     Args:
         planes: Planes in any order.
         slabs: Slabs in the order of z, without gaps.
+
+    Raises:
+        UserError: A plane stands in a field or in material.
     """
     ordered = sorted(planes, key=lambda plane: plane.z)
-    stops = [(slab.end, -1) for slab in slabs] + [(plane.z, row) for row, plane in enumerate(ordered)]
-    legs, leg_plane = [], []
-    z = slabs[0].start
-    for stop, row in sorted(stops):
-        slab = next(slab for slab in slabs if z < slab.end or slab is slabs[-1])
-        legs.append(
-            (
-                z,
-                stop,
-                slab.bend,
-                float(slab.iron),
-                slab.radiation_length,
-                slab.loss,
-                slab.start,
-                slab.end,
-                slab.half_x,
-                slab.half_y,
-            )
-        )
-        leg_plane.append(row)
-        z = stop
+    edges = [slab.end for slab in slabs]
+    within = np.searchsorted(edges, [plane.z for plane in ordered])
+    for plane, row in zip(ordered, within, strict=True):
+        slab = slabs[min(row, len(slabs) - 1)]
+        if slab.bend or slab.radiation_length < np.inf or not slab.start <= plane.z <= slab.end:
+            raise UserError(f"plane {plane.number} must stand in empty space, received z = {plane.z:g} cm")
     group = [
         next((g for g, (numbers, _) in enumerate(STATIONS) if plane.number in numbers), -1)
         for plane in ordered
     ]
-    closes = [g if g not in group[row + 1 :] else -1 for row, g in enumerate(group)]
-    rows = []
-    for plane in ordered:
-        angle = np.radians(plane.angle)
-        rows.append(
-            (
-                np.cos(angle),
-                np.sin(angle),
-                plane.pitch,
-                plane.origin,
-                plane.x_min,
-                plane.x_max,
-                plane.y_min,
-                plane.y_max,
-                plane.detector.elements,
-                _kind(plane),
-            )
+    places = [
+        (
+            plane.number - 1,
+            KEPT.index(plane.number) if plane.number in KEPT else -1,
+            g,
+            g if g not in group[row + 1 :] else -1,
         )
+        for row, (plane, g) in enumerate(zip(ordered, group, strict=True))
+    ]
     return Layout(
-        legs=np.array(legs),
-        leg_plane=np.array(leg_plane, dtype=np.int64),
-        planes=np.array(rows),
+        slabs=np.array([_slab_row(slab) for slab in slabs]),
+        planes=np.array([_plane_row(plane) for plane in ordered]),
+        places=np.array(places, dtype=np.int64),
         shifts=np.array([plane.shifts or (0.0,) * 9 for plane in ordered]),
-        numbers=np.array([plane.number for plane in ordered], dtype=np.int64),
-        kept=np.array([KEPT.index(p.number) if p.number in KEPT else -1 for p in ordered], dtype=np.int64),
-        group=np.array(group, dtype=np.int64),
-        closes=np.array(closes, dtype=np.int64),
+        bounds=np.searchsorted(within, np.arange(len(slabs) + 1)),
         least=np.array([least for _, least in STATIONS], dtype=np.int64),
-        aim=_aim(slabs),
+        dump=_dump(slabs),
     )
 
 
-def _aim(slabs: tuple[Slab, ...]) -> Floats:
-    end = next(slab.end for slab in slabs if slab.iron)
-    behind = [slab for slab in slabs if slab.start >= end]
+def _slab_row(slab: Slab) -> tuple[float, ...]:
+    return (
+        slab.start,
+        slab.end,
+        slab.bend,
+        float(slab.iron),
+        slab.radiation_length,
+        slab.loss,
+        slab.half_x,
+        slab.half_y,
+    )
+
+
+def _plane_row(plane: Plane) -> tuple[float, ...]:
+    angle = np.radians(plane.angle)
+    return (
+        plane.z,
+        np.cos(angle) / plane.pitch,
+        np.sin(angle) / plane.pitch,
+        -plane.origin / plane.pitch,
+        plane.pitch,
+        plane.x_min,
+        plane.x_max,
+        plane.y_min,
+        plane.y_max,
+        plane.detector.elements,
+        _kind(plane),
+    )
+
+
+def _dump(slabs: tuple[Slab, ...]) -> tuple[float, float, float, float]:
+    dump = next(slab for slab in slabs if slab.iron)
+    behind = [slab for slab in slabs if slab.start >= dump.end]
     kick = sum(slab.kick for slab in behind)
     centre = sum(slab.kick * 0.5 * (slab.start + slab.end) for slab in behind)
-    return np.array([end, kick, centre / kick if kick else end])
+    return dump.end, dump.bend, kick, centre / kick if kick else dump.end

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from trackkeras.domains.dimuon.detectors import PLANES
-from trackkeras.domains.dimuon.events import Events, merge_hits, merge_tracks
+from trackkeras.domains.dimuon.events import Events
+from trackkeras.domains.dimuon.merging import merge_hits, merge_tracks
 from trackkeras.domains.dimuon.muons import NO_TRACK, hit_arrays, muon_rows
 from trackkeras.domains.dimuon.rus_reading import read_rus
 from trackkeras.errors import UserError

@@ -1,41 +1,45 @@
 """Muons on their way through the spectrometer, and the hits that they leave.
 
-In a vertical field `dpx/dz = charge * bend` whatever the momentum, so px after a step is exact, and so is x:
-`dx = dz (px0 + px1) / (pz0 + pz1)`. Nothing but material changes p or py. In the middle of each step through
-material the muon loses energy and is turned by a Gaussian angle in two planes; the step is short enough
-that the sideways displacement follows from the turns. The width is Highland's for the whole slab ahead, so
-that the sum over its steps has the width of the slab.
-
 Each muon draws its own numbers one after the other: the result is a function of the stream alone.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from trackkeras.domains.dimuon.detectors import PLANES
-from trackkeras.domains.dimuon.iron import LOSSES, MUON, draw_loss
+from trackkeras.domains.dimuon.motion import LOWEST_MOMENTUM, cross
 from trackkeras.domains.dimuon.planes import MODULE_TUBES, OVERLAP
-from trackkeras.domains.dimuon.spectrometer import BARS, KEPT, STATION_3, WIRES, Layout, Response, layout
+from trackkeras.domains.dimuon.reach import aim_of
+from trackkeras.domains.dimuon.spectrometer import (
+    BARS,
+    ELEMENTS,
+    END,
+    KEPT,
+    KIND,
+    OFFSET,
+    PER_X,
+    PER_Y,
+    PITCH,
+    PLANE_Z,
+    SLOT,
+    WIRES,
+    X_MAX,
+    X_MIN,
+    Y_MAX,
+    Y_MIN,
+    Layout,
+    Response,
+    layout,
+)
 
 Floats = NDArray[np.float64]
-
-STEP = 40.0
-"""Longest step in iron [cm]."""
-
-LOWEST_MOMENTUM = 1.0
-"""A muon of less momentum [GeV] is stopped: it would not reach the last plane."""
-
-AIM = 15.0
-"""Margin of the aim at station 3 [cm], wider than light material moves a muon: those that are lost there
-anyway need not be followed."""
-
-_COS, _SIN, _PITCH, _ORIGIN, _XMIN, _XMAX, _YMIN, _YMAX, _ELEMENTS, _KIND = range(10)
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,22 @@ class Transported:
             self.kept[rows], self.element[rows], self.neighbour[rows], self.drift[rows], self.states[rows]
         )
 
+    @staticmethod
+    def stack(parts: list[Transported], places: NDArray[np.int64]) -> Transported:
+        """Return k muons of n events as arrays `(n, k, ...)`.
+
+        Args:
+            parts: One entry of n muons for each of the k.
+            places: `(n, k)`: which of the k muons of its event each of them is.
+        """
+        back = places.argsort(axis=1)
+
+        def stacked(name: str) -> NDArray[Any]:
+            columns = np.stack([getattr(part, name) for part in parts], axis=1)
+            return columns[np.arange(len(back))[:, None], back]
+
+        return Transported(*(stacked(entry.name) for entry in fields(Transported)))
+
 
 def transport(
     rng: np.random.Generator,
@@ -89,18 +109,14 @@ def transport(
     kept = np.zeros(n, np.bool_)
     _transport(
         rng,
-        setup.legs,
-        setup.leg_plane,
+        setup.slabs,
         setup.planes,
+        setup.places,
         setup.shifts,
-        setup.numbers,
-        setup.kept,
-        setup.group,
-        setup.closes,
+        setup.bounds,
         setup.least if response.all_stations else np.zeros_like(setup.least),
-        setup.aim,
-        response.efficiencies(setup.numbers),
-        LOSSES,
+        response.efficiencies(setup.places[:, SLOT] + 1),
+        aim_of(response, setup),
         response.scatter,
         response.lose,
         response.all_stations,
@@ -117,21 +133,17 @@ def transport(
     return Transported(kept, element, neighbour, drift, states)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _transport(
     rng,
-    legs,
-    leg_plane,
+    slabs,
     planes,
+    places,
     shifts,
-    numbers,
-    kept_at,
-    group,
-    closes,
+    bounds,
     least,
-    aim,
     efficiency,
-    losses,
+    aim,
     scatter,
     lose,
     strict,
@@ -153,165 +165,100 @@ def _transport(
         px, py, pz = momentum[i, 0], momentum[i, 1], momentum[i, 2]
         fired[:] = 0
         alive = pz > LOWEST_MOMENTUM
-        for leg in range(legs.shape[0]):
-            if not alive:
-                break
-            end = legs[leg, 1]
+        for slab in range(slabs.shape[0]):
+            end = slabs[slab, END]
             if end <= z:
                 continue
-            x, y, px, py, pz, alive = cross(
-                rng, legs, leg, losses, scatter, lose, start, z, charge[i], x, y, px, py, pz
-            )
-            z = end
-            if strict and z == aim[0] and alive:
-                alive = aims(aim, charge[i], x, y, px, py, pz)
+            if alive and bounds[slab] < bounds[slab + 1]:
+                alive = answer(
+                    rng,
+                    planes,
+                    places,
+                    shifts,
+                    bounds[slab],
+                    bounds[slab + 1],
+                    least,
+                    efficiency,
+                    resolution,
+                    x,
+                    y,
+                    z,
+                    px,
+                    py,
+                    pz,
+                    i,
+                    element,
+                    neighbour,
+                    drift,
+                    states,
+                    fired,
+                )
             if not alive:
                 break
-            row = leg_plane[leg]
-            if row < 0:
-                continue
-            if kept_at[row] >= 0:
-                for column, value in enumerate((x, y, z, px, py, pz)):
-                    states[i, kept_at[row], column] = value
-            hit = answer(
-                rng,
-                planes,
-                shifts,
-                row,
-                efficiency[row],
-                resolution,
-                x,
-                y,
-                i,
-                numbers[row] - 1,
-                element,
-                neighbour,
-                drift,
+            watched = strict and z < aim[0]
+            x, y, px, py, pz, alive = cross(
+                rng, slabs, slab, scatter, lose, aim, watched, start, z, charge[i], x, y, px, py, pz
             )
-            if hit and group[row] >= 0:
-                fired[group[row]] += 1
-            if closes[row] >= 0 and fired[closes[row]] < least[closes[row]]:
-                alive = False
-                break
+            z = end
         kept[i] = alive or not strict
 
 
-@njit(cache=True, nogil=True, inline="always")
-def cross(rng, legs, leg, losses, scatter, lose, start, z, charge, x, y, px, py, pz):
-    """Return x, y and momentum at the end of a leg, and False for a muon that is lost on the way.
+@njit(cache=True, nogil=True, error_model="numpy")
+def answer(
+    rng,
+    planes,
+    places,
+    shifts,
+    first,
+    last,
+    least,
+    efficiency,
+    resolution,
+    x,
+    y,
+    z,
+    px,
+    py,
+    pz,
+    muon,
+    element,
+    neighbour,
+    drift,
+    states,
+    fired,
+):
+    """Write the hits of a muon in planes on its straight way; return False where too few fire in a group.
 
-    Args:
-        rng: Source of randomness.
-        legs: See `Layout`.
-        leg: Which.
-        losses: Table of the losses in iron.
-        scatter: Width of the scattering angle over Highland's.
-        lose: Whether material takes energy.
-        start: z at which the muon was made [cm].
-        z: Where it is [cm].
-        charge: +1.0 or -1.0.
-        x: Position [cm], like the next.
-        y: See `x`.
-        px: Momentum [GeV], like the next two.
-        py: See `px`.
-        pz: See `px`.
+    A helper for each plane would be easier to read, but Numba counts the references to every array that it
+    is given, which takes longer than all that is done here.
     """
-    bend, radiation_length = charge * legs[leg, 2], legs[leg, 4]
-    alive = True
-    if radiation_length == math.inf:
-        x, y, px, pz, alive = advance(x, y, px, py, pz, bend, legs[leg, 1] - z)
-    else:
-        iron = legs[leg, 3] > 0.0
-        steps = math.ceil((legs[leg, 1] - z) / STEP)
-        dz = (legs[leg, 1] - z) / steps
-        # Highland's logarithm belongs to all of the slab that the muon crosses, not to one step.
-        share = (legs[leg, 7] - max(start, legs[leg, 6])) / radiation_length
-        factor = scatter * max(1.0 + 0.038 * math.log(share), 0.5)
-        for _ in range(steps):
-            x, y, px, pz, alive = advance(x, y, px, py, pz, bend, 0.5 * dz)
-            length = dz * math.sqrt(px * px + py * py + pz * pz) / pz
-            if lose and alive:
-                px, py, pz, alive = slow_down(rng, losses, iron, legs[leg, 5], length, px, py, pz)
-            if not alive:
-                break
-            if scatter > 0.0:
-                px, py, pz = turn(rng, factor * math.sqrt(length / radiation_length), px, py, pz)
-            x, y, px, pz, alive = advance(x, y, px, py, pz, bend, 0.5 * dz)
-            if not alive:
-                break
-    return x, y, px, py, pz, alive and abs(x) <= legs[leg, 8] and abs(y) <= legs[leg, 9]
-
-
-@njit(cache=True, nogil=True)
-def aims(aim, charge, x, y, px, py, pz):
-    """Return whether a muon that leaves the dump flies to station 3, give or take `AIM`."""
-    there, half_x, half_y = STATION_3
-    far = there - aim[0]
-    at_x = x + (px * far + charge * aim[1] * (there - aim[2])) / pz
-    at_y = y + py * far / pz
-    return abs(at_x) < half_x + AIM and abs(at_y) < half_y + AIM
-
-
-@njit(cache=True, nogil=True)
-def advance(x, y, px, py, pz, bend, dz):
-    """Return x, y, px, pz after dz in a vertical field, and False where the muon turns back."""
-    after = px + bend * dz
-    square = pz * pz + px * px - after * after
-    if square <= 0.0:
-        return x, y, px, pz, False
-    forward = math.sqrt(square)
-    mean = 2.0 * dz / (pz + forward)
-    return x + 0.5 * mean * (px + after), y + mean * py, after, forward, True
-
-
-@njit(cache=True, nogil=True)
-def slow_down(rng, losses, iron, rate, length, px, py, pz):
-    """Return the momentum behind some material, and False for a muon that is stopped."""
-    square = px * px + py * py + pz * pz
-    energy = math.sqrt(square + MUON * MUON)
-    energy -= draw_loss(rng, losses, energy, length) if iron else rate * length
-    left = energy * energy - MUON * MUON
-    if left < LOWEST_MOMENTUM * LOWEST_MOMENTUM:
-        return px, py, pz, False
-    scale = math.sqrt(left / square)
-    return px * scale, py * scale, pz * scale, True
-
-
-@njit(cache=True, nogil=True)
-def turn(rng, width, px, py, pz):
-    """Turn a momentum by Gaussian angles in two planes of width 13.6 MeV * `width` / (beta p)."""
-    square = px * px + py * py + pz * pz
-    p = math.sqrt(square)
-    theta = 0.0136 * width * math.sqrt(square + MUON * MUON) / square
-    flat = math.sqrt(px * px + pz * pz)
-    first, second = theta * rng.standard_normal(), theta * rng.standard_normal()
-    # Unit vectors across: (pz, 0, -px) / flat, and the direction times it.
-    qx = px + p * first * pz / flat - second * px * py / flat
-    qy = py + second * flat
-    qz = pz - p * first * px / flat - second * pz * py / flat
-    scale = 1.0 / math.sqrt(1.0 + first * first + second * second)
-    return qx * scale, qy * scale, qz * scale
-
-
-@njit(cache=True, nogil=True, inline="always")
-def answer(rng, planes, shifts, row, efficiency, resolution, x, y, muon, slot, element, neighbour, drift):
-    """Write the hit of a muon in one plane; return whether there is one."""
-    if x < planes[row, _XMIN] or x > planes[row, _XMAX] or y < planes[row, _YMIN] or y > planes[row, _YMAX]:
-        return False
-    pitch, elements = planes[row, _PITCH], planes[row, _ELEMENTS]
-    place = (planes[row, _COS] * x + planes[row, _SIN] * y - planes[row, _ORIGIN]) / pitch
-    nearest = math.floor(place + 0.5)
-    if nearest < 1 or nearest > elements:
-        return False
-    if efficiency < 1.0 and rng.random() >= efficiency:
-        return False
-    element[muon, slot] = nearest
-    off = place - nearest
-    if planes[row, _KIND] == BARS:
-        if abs(off) * pitch > 0.5 * (pitch - OVERLAP):
-            other = nearest + (1 if off > 0.0 else -1)
-            neighbour[muon, slot] = other if 1 <= other <= elements else 0
-    elif planes[row, _KIND] == WIRES:
-        module = min(max(int(place / MODULE_TUBES), 0), shifts.shape[1] - 1)
-        drift[muon, slot] = off * pitch + shifts[row, module] + resolution * rng.standard_normal()
+    slope_x, slope_y = px / pz, py / pz
+    for row in range(first, last):
+        there = planes[row, PLANE_Z]
+        if there <= z:
+            continue
+        at_x, at_y = x + slope_x * (there - z), y + slope_y * (there - z)
+        slot, state, group, closes = places[row]
+        if state >= 0:
+            for column, value in enumerate((at_x, at_y, there, px, py, pz)):
+                states[muon, state, column] = value
+        inside = planes[row, X_MIN] <= at_x <= planes[row, X_MAX]
+        inside = inside and planes[row, Y_MIN] <= at_y <= planes[row, Y_MAX]
+        place = planes[row, PER_X] * at_x + planes[row, PER_Y] * at_y + planes[row, OFFSET]
+        nearest = math.floor(place + 0.5)
+        inside = inside and 1 <= nearest <= planes[row, ELEMENTS]
+        if inside and (efficiency[row] >= 1.0 or rng.random() < efficiency[row]):
+            element[muon, slot] = nearest
+            pitch, off = planes[row, PITCH], place - nearest
+            if planes[row, KIND] == BARS:
+                if abs(off) * pitch > 0.5 * (pitch - OVERLAP):
+                    other = nearest + (1 if off > 0.0 else -1)
+                    neighbour[muon, slot] = other if 1 <= other <= planes[row, ELEMENTS] else 0
+            elif planes[row, KIND] == WIRES:
+                module = min(max(int(place / MODULE_TUBES), 0), shifts.shape[1] - 1)
+                drift[muon, slot] = off * pitch + shifts[row, module] + resolution * rng.standard_normal()
+            if group >= 0:
+                fired[group] += 1
+        if closes >= 0 and fired[closes] < least[closes]:
+            return False
     return True
