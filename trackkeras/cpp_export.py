@@ -22,6 +22,19 @@ that of `out[i]`. Where `Network.prepared` names numbers, it also defines
     void prepare_with_jacobian(vec* in, vec* along)
 
 which write them behind the columns, and their derivatives.
+
+A network that is asked many times on the way from the columns to the result, at every point of a path, has
+names in `Network.asked`. Then the text defines instead of all these
+
+    template <class Engine> void follow(const vec* in, vec* out)
+    template <class Engine> void follow_with_jacobian(const vec* in, vec* out, vec* jacobian)
+
+and asks by `Engine::ask(numbers, heads)`, or by `Engine::ask_with_slopes(numbers, slopes, heads)`, where
+`slopes[i * directions + j]` is the derivative of number i in direction j and `heads[i * (1 + directions)]` is
+followed by its derivatives. What should not be copied to every place of its use begins with
+`TRACKKERAS_CODE __attribute__((noinline))`. Such text may also compute in float64, for `dvec` of half the
+rows: `widen(v, half, to)` and `narrow(v, half, to)` convert, where only the first `Engine::halves` of the two
+differ, and `bound`, `exponential` and `sine_cosine` take them.
 """
 
 from __future__ import annotations
@@ -75,6 +88,8 @@ class Network:
         endpoint: Name of the bundle's signature that gives the derivatives too.
         functions: C++ text, see above.
         prepared: Names of the numbers that `prepare` computes.
+        asked: Names of the numbers that the network is asked with on its way; `features` are places in them.
+        directions: Derivatives that come with each of them.
     """
 
     columns: tuple[str, ...]
@@ -86,6 +101,8 @@ class Network:
     endpoint: str
     functions: str
     prepared: tuple[str, ...] = ()
+    asked: tuple[str, ...] = ()
+    directions: int = 0
 
 
 # Register budgets: `block` neurons times `tile` vectors of rows, `block_with_derivatives` neurons times 6,
@@ -255,13 +272,17 @@ def render(network: Network, signature: Signature, name: str, title: str) -> str
         autoescape=False,
         keep_trailing_newline=True,
     )
-    return environment.get_template("network.hpp.j2").render(
+    template = "path_network.hpp.j2" if network.asked else "network.hpp.j2"
+    seen = network.asked or (*network.columns, *network.prepared)
+    return environment.get_template(template).render(
         title=title,
         namespace=name,
         inputs=tensors,
         outputs=[_tensor(tensor) for tensor in signature.outputs],
-        features=[(*network.columns, *network.prepared)[index] for index in network.features],
+        features=[seen[index] for index in network.features],
         prepared=len(network.prepared),
+        asked=len(network.asked),
+        directions=network.directions,
         feature_columns=network.features,
         flattened=[
             {"tensor": index, "index": column, "columns": tensor["columns"]}
@@ -282,11 +303,22 @@ def render(network: Network, signature: Signature, name: str, title: str) -> str
         widest_padded=padded,
         crc=_crc(numbers),
         functions=network.functions.strip() + "\n",
-        instruction_sets=_INSTRUCTION_SETS,
+        instruction_sets=[_budget(entry, network) for entry in _INSTRUCTION_SETS],
         parameters=", ".join(f"const float* {name}" for name in names),
         arguments=", ".join(names),
         example_arguments=", ".join([*names, signature.outputs[0].name]),
     )
+
+
+def _budget(instruction_set: dict[str, Any], network: Network) -> dict[str, Any]:
+    """Return an instruction set with blocks for what goes through the dense layers together.
+
+    On a path that is one vector of rows, with one or three numbers each, so that more neurons fit.
+    """
+    if not network.asked:
+        return instruction_set
+    block = instruction_set["tile"] * instruction_set["block"]
+    return {**instruction_set, "block": block, "block_with_derivatives": block // 2}
 
 
 def _tensor(tensor: Any) -> dict[str, Any]:

@@ -119,16 +119,16 @@ def mlp_network(model: Any, signature: Signature) -> Network:
     kind = type(last).__name__
     if kind == "BendResidual":
         values = {
-            "NODES": _list(NODES),
-            "WEIGHTS": _list(WEIGHTS),
-            "CENTRE": _number(last.centre),
-            "WIDTH": _number(last.width),
-            "FLOOR": _number(FLOOR),
-            "KAPPA": _number(KAPPA),
+            "NODES": literals(NODES),
+            "WEIGHTS": literals(WEIGHTS),
+            "CENTRE": literal(last.centre),
+            "WIDTH": literal(last.width),
+            "FLOOR": literal(FLOOR),
+            "KAPPA": literal(KAPPA),
         }
         text = _BEND
     elif kind == "AbsoluteState":
-        values = {"MEAN": _list(last.mean), "SCALE": _list(last.scale)}
+        values = {"MEAN": literals(last.mean), "SCALE": literals(last.scale)}
         text = _ABSOLUTE
     else:
         raise UserError(
@@ -149,10 +149,12 @@ def mlp_network(model: Any, signature: Signature) -> Network:
     )
 
 
-def _number(value: float) -> str:
+def literal(value: float) -> str:
+    """Return a float32 as C++ text without its suffix."""
     text = f"{np.float32(value):.9g}"
     return text if "." in text or "e" in text else f"{text}.0"
 
 
-def _list(values: Any) -> str:
-    return "{" + ", ".join(f"{_number(value)}f" for value in np.ravel(values)) + "}"
+def literals(values: Any) -> str:
+    """Return numbers as a C++ list."""
+    return "{" + ", ".join(f"{literal(value)}f" for value in np.ravel(values)) + "}"

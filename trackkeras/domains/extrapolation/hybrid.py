@@ -15,6 +15,7 @@ from trackkeras.domains.extrapolation.model_options import HybridOptions
 if TYPE_CHECKING:
     import keras
 
+    from trackkeras.cpp_export import Network
     from trackkeras.domains.extrapolation.fields import Field
     from trackkeras.domains.extrapolation.physics_loss import Physics
 
@@ -55,6 +56,12 @@ class HybridTask(EquationTask):
 
         assert isinstance(run.model, HybridOptions)
         return build_hybrid(run.model, run.model.precision)
+
+    def cpp_network(self, model: keras.Model) -> Network:
+        """Return steps, base field and network as weights and C++ text."""
+        from trackkeras.domains.extrapolation.cpp_hybrid import hybrid_network
+
+        return hybrid_network(model, self.signature())
 
     def shrink(self, model: ModelOptions) -> ModelOptions:
         """Return the same network with two layers of eight units and four steps."""
