@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -48,7 +49,7 @@ def _function(
 
 
 def write_onnx(saved_model: Path, name: str, signature: Signature, path: Path) -> None:
-    """Convert a signature of a SavedModel to ONNX with the same input and output names.
+    """Convert a signature of a SavedModel to ONNX with the same names, and the outputs in the same order.
 
     Args:
         saved_model: Its folder.
@@ -62,7 +63,7 @@ def write_onnx(saved_model: Path, name: str, signature: Signature, path: Path) -
     import onnx
     from tf2onnx import convert, tf_loader
 
-    graph, inputs, outputs, rename = tf_loader.from_saved_model(
+    graph, inputs, names, rename = tf_loader.from_saved_model(
         str(saved_model), None, None, tag="serve", signatures=[name], return_tensors_to_rename=True
     )
     with tf.device("/cpu:0"):
@@ -70,7 +71,7 @@ def write_onnx(saved_model: Path, name: str, signature: Signature, path: Path) -
             graph,
             name="trackkeras",
             input_names=inputs,
-            output_names=outputs,
+            output_names=names,
             tensors_to_rename=rename,
             opset=OPSET,
             custom_op_handlers=dict(HANDLERS),
@@ -82,6 +83,10 @@ def write_onnx(saved_model: Path, name: str, signature: Signature, path: Path) -
             f"ONNX conversion of {name!r}: inputs {sorted(found)} instead of {sorted(declared)}; "
             "nothing exported"
         )
+    # a SavedModel sorts its outputs by name
+    outputs = {entry.name: entry for entry in copy.deepcopy(list(onnx_model.graph.output))}
+    del onnx_model.graph.output[:]
+    onnx_model.graph.output.extend(outputs[tensor.name] for tensor in signature.outputs)
     onnx.save_model(onnx_model, str(path))
 
 

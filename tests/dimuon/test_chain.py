@@ -157,6 +157,7 @@ def check_outputs(path: Path, runs: Path) -> None:
     inputs = ChainFunctions({}).inputs(rows)
     session = onnxruntime.InferenceSession(str(path / "model.onnx"))
     names = [entry.name for entry in session.get_outputs()]
+    assert (names[0], names[-1]) == ("elements_mup", "mass"), "in the order of the signature"
     outputs = dict(zip(names, session.run(names, inputs), strict=True))
     plus, minus = outputs["elements_mup"], outputs["elements_mum"]
     assert plus.dtype == np.int32

@@ -297,6 +297,15 @@ def test_a_short_training_beats_the_constant(tracks: Rows) -> None:
         assert found[quantity].mean() < 0.9 * plain[quantity].mean(), quantity
 
 
+def test_parity_is_judged_track_by_track() -> None:
+    expected = {name: np.full((3, 1), 0.5, "float32") for name in ("p_right", "error")}
+    other = {name: column.copy() for name, column in expected.items()}
+    other["p_right"][1] += 4e-3
+    other["error"][2] += 2e-2
+    excess = QualityTask().parity().excess({}, expected, other)
+    np.testing.assert_allclose(excess, [0.0, 2.0, 4.0], rtol=1e-3)
+
+
 def test_options_decide_what_is_read() -> None:
     for hits, kind in (("finder", QualityTask), ("spoiled", SpoiledQualityTask)):
         for target, unit in (("relative", "1"), ("chi2", "GeV")):

@@ -247,6 +247,8 @@ class SpoiledQualityTask(QualityTask):
 
 
 def _excess(rows: Rows, reference: Rows, other: Rows) -> Any:
-    chance = np.abs(other["p_right"].astype(float) - reference["p_right"])[:, 0] / 2e-3
-    error = reference["error"].astype(float)
-    return np.maximum(chance, np.abs(other["error"] - error)[:, 0] / (1e-2 * error + 1e-9))
+    chance, error = (reference[name][:, 0].astype(float) for name in ("p_right", "error"))
+    off_chance, off_error = (
+        np.abs(other[name][:, 0] - expected) for name, expected in (("p_right", chance), ("error", error))
+    )
+    return np.maximum(off_chance / 2e-3, off_error / (1e-2 * error + 1e-9))
