@@ -34,16 +34,16 @@ network() {
 }
 
 step "1. Simulate events for training: J/psi with up to 5 other tracks"
-trackkeras generate dimuon --n 15000 --set background.upper=5 --out "$DATA" --seed 1 --workers 2 --shards 30
+trackkeras generate dimuon --n 20000 --set background.upper=5 --out "$DATA" --seed 1 --workers 2 --shards 20
 
 step "2. Train the track finder"
-network finder "$FINDER" 200
+network finder "$FINDER" 150 --set data.train_rows=4000 --set training.epochs=10
 
 step "3. Train the momentum network"
-network momentum "$MOMENTUM" 60 --set training.epochs=40
+network momentum "$MOMENTUM" 60 --set training.epochs=20
 
 step "4. Train the quality network"
-network quality "$QUALITY" 40
+network quality "$QUALITY" 30
 
 step "5. Simulate events to reconstruct"
 if [ -f "$EVENTS" ]; then

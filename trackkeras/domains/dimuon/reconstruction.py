@@ -166,7 +166,7 @@ def find_elements(
         answer = finder({"hits": _matrices(batch)})
         for muon, name in enumerate(OUTPUTS["finder"]):
             likely = answer[name]
-            # a NaN would be the largest of its row, and where it is the largest, so is the row's maximum
+            # argmax takes a NaN for the largest of its row: where the best is a number, all are
             best = likely.argmax(axis=-1)
             if not np.isfinite(np.take_along_axis(likely, best[..., None], axis=-1)).all():
                 raise UserError(f"the finder gives {name} that is not finite")
