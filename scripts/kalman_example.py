@@ -7,6 +7,7 @@ station are shorter than anything it was trained for and go by Runge-Kutta in bo
 Examples:
     scripts/kalman_example.py --tracks 2000
     scripts/kalman_example.py --bundle bundles/mlp_medium-first/1 --json
+    scripts/kalman_example.py --bundle bundles/hybrid_medium-hybrid_medium/1 --engine cpp
     scripts/kalman_example.py --address 127.0.0.1:8500 --model mlp_medium-first
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from serving.errors import ServingError
 from serving.query import connect
 from serving.runtime import load
 from trackkeras.domains.extrapolation import kalman, make_field
+from trackkeras.domains.extrapolation.cpp_comparison import CppNetwork
 from trackkeras.domains.extrapolation.fields import field_options
 from trackkeras.domains.extrapolation.jacobian import NAME
 from trackkeras.errors import UserError
@@ -46,6 +49,12 @@ def main() -> None:
     parser.add_argument("--p-max", type=float, default=100.0, help="largest momentum [GeV]")
     parser.add_argument("--field", default="lhcb", help="field of the simulation and of Runge-Kutta")
     parser.add_argument("--bundle", type=Path, help="version folder of a bundle, run in this process")
+    parser.add_argument(
+        "--engine",
+        choices=("onnx", "cpp"),
+        default="onnx",
+        help="what runs the bundle: ONNX Runtime, or the header of `export --cpp`",
+    )
     parser.add_argument("--address", help="HOST:PORT (gRPC) or http://HOST:PORT (REST) of a server")
     parser.add_argument("--model", help="name of the served model")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -75,6 +84,11 @@ def predictor(arguments: argparse.Namespace, stack: ExitStack) -> tuple[str, kal
         return model, lambda inputs: client.predict(model, inputs, signature=NAME, timeout=60.0)
     if arguments.bundle:
         bundle = read_bundle(arguments.bundle)
+        if arguments.engine == "cpp":
+            if not any(bundle.path.glob("*.hpp")):
+                raise UserError(f"{arguments.bundle} has no C++ header; export the run again with --cpp")
+            program = CppNetwork(bundle, Path(stack.enter_context(tempfile.TemporaryDirectory())))
+            return program.label, program.predict_with_jacobian
         backend = load(bundle)
         if NAME not in backend.signatures:
             raise UserError(f"{arguments.bundle} has no signature {NAME!r}; export the run again")

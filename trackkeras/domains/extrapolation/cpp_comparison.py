@@ -10,6 +10,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from trackkeras.domains.extrapolation import real_data
 from trackkeras.domains.extrapolation.baselines import straight_line
 from trackkeras.domains.extrapolation.cpp_baseline import METHODS, CppBaseline
 from trackkeras.domains.extrapolation.inference_baselines import INPUTS, simulated
+from trackkeras.domains.extrapolation.jacobian import NAME
 from trackkeras.errors import UserError
 from trackkeras.progress import Progress
 
@@ -85,14 +87,25 @@ class CppNetwork:
         engine = "generated header" if header else "ONNX Runtime"
         self.label = f"{bundle.name}, {engine}, C++"
         self._library = "" if header else f"@{native.find_library('onnxruntime')}"
-        self._apply, self._benchmark = (
-            native.Program(native.build(program, folder, header=header)) for program in ("apply", "benchmark")
-        )
+        self._folder, self._header = folder, header
+        self._apply = self._build("apply")
+
+    def _build(self, program: str) -> native.Program:
+        return native.Program(native.build(program, self._folder, header=self._header))
+
+    @cached_property
+    def _benchmark(self) -> native.Program:
+        return self._build("benchmark")
 
     def predict(self, rows: Rows) -> Rows:
         """Return the network's outputs."""
         signature = find_task("extrapolation", "mlp").signature()
         return self._apply.apply(self.kind, self.model, rows, signature.inputs, signature.outputs)
+
+    def predict_with_jacobian(self, rows: Rows) -> Rows:
+        """Return `final_state` and `jacobian`, by the header alone."""
+        signature = find_task("extrapolation", "mlp").endpoints()[NAME].signature
+        return self._apply.apply(self.kind, self.model, rows, signature.inputs, signature.outputs, NAME)
 
     def times(self, folder: Path) -> tuple[float, float]:
         """Return the time per track [us] alone and in batches, of the tracks in a folder."""
