@@ -12,6 +12,7 @@ from trackkeras.domains.dimuon.kinematics import CHARGES
 from trackkeras.domains.dimuon.muons import background_tracks, hit_arrays, muon_rows
 from trackkeras.domains.dimuon.records import check_rows, dimuon_schema
 from trackkeras.domains.dimuon.simulate import CODES, make_shard, simulate
+from trackkeras.domains.dimuon.simulation_bench import SAMPLES, measure
 from trackkeras.domains.dimuon.simulation_options import PRESETS, PROCESSES, GenerateOptions
 from trackkeras.domains.dimuon.spectrometer import FMAG_END, STATIONS
 from trackkeras.errors import UserError
@@ -183,3 +184,9 @@ def test_too_many_hits_for_a_row():
     config = {"max_hits": 40}
     with pytest.raises(UserError, match="max_hits"):
         list(make_shard(config, np.random.default_rng(1), 10))
+
+
+def test_the_benchmark_times_every_sample():
+    rows = measure(12)
+    assert [row["sample"] for row in rows] == list(SAMPLES)
+    assert all(row["us_per_event"] > 0 and row["drawn_per_event"] >= 1 for row in rows)
