@@ -14,6 +14,7 @@ from trackkeras.domains.dimuon.simulation_options import GenerateOptions
 from trackkeras.domains.dimuon.spectrometer import (
     FMAG,
     FMAG_END,
+    HALVES,
     KEPT,
     SCATTERING,
     SLABS,
@@ -28,9 +29,10 @@ from trackkeras.domains.dimuon.transport import transport
 
 
 def reconstructible(element):
-    """Return which muons fired what `STATIONS` asks for, from all that they fired."""
+    """Return which muons fired what `STATIONS` and `HALVES` ask for, from all that they fired."""
     groups = [(element[:, np.array(numbers) - 1] > 0).sum(axis=1) >= least for numbers, least in STATIONS]
-    return np.all(groups, axis=0)
+    lower, upper = ((element[:, np.array(half) - 1] > 0).any(axis=1) for half in HALVES)
+    return np.all(groups, axis=0) & (lower != upper)
 
 
 def drawn(process, n, fraction=0.0, seed=4):

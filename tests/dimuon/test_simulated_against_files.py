@@ -12,7 +12,7 @@ from trackkeras.domains.dimuon.planes import PLANES
 from trackkeras.domains.dimuon.rus_reading import read_rus
 from trackkeras.domains.dimuon.simulate import simulate
 from trackkeras.domains.dimuon.simulation_options import PRESETS, GenerateOptions
-from trackkeras.domains.dimuon.spectrometer import SCATTERING, Response
+from trackkeras.domains.dimuon.spectrometer import HALVES, SCATTERING, Response
 from trackkeras.domains.dimuon.transport import transport
 from trackkeras.domains.extrapolation.real_data import data_folder
 
@@ -118,3 +118,17 @@ def test_dimuons_have_the_same_kinematics(dimuons, ours):
         assert mine == pytest.approx(theirs, abs=spread)
     theirs, mine = (np.quantile(events.tracks.vertex[:, 2], [0.16, 0.5, 0.84]) for events in (dimuons, ours))
     assert mine == pytest.approx(theirs, abs=13)
+
+
+def test_muons_stay_in_one_half_and_share_of_both_halves_of_station_3(singles):
+    options = GenerateOptions(**PRESETS["singles"])
+    found = Events.concatenate([part for part, _ in simulate(options, np.random.default_rng(3), 20_000)])
+    shares = []
+    for events in (singles, found):
+        fired = np.zeros((len(events), 63), dtype=bool)
+        fired[events.hit_event, events.hits.detector] = True
+        lower, upper = (fired[:, list(half)].any(axis=1) for half in HALVES)
+        assert (lower != upper).all()
+        shares.append(np.mean(fired[:, 19:25].any(axis=1) & fired[:, 25:31].any(axis=1)))
+    assert shares[0] == pytest.approx(0.00365)
+    assert shares[1] == pytest.approx(shares[0], abs=0.0015)

@@ -15,6 +15,7 @@ from trackkeras.domains.dimuon.planes import OVERLAP, PLANES
 from trackkeras.domains.dimuon.spectrometer import (
     FMAG,
     FMAG_END,
+    HALVES,
     IRON_RADIATION_LENGTH,
     KEPT,
     KMAG,
@@ -218,6 +219,9 @@ def test_kept_muons_have_what_all_stations_ask_for(sent):
     for numbers, least in STATIONS:
         fired = (found.element[:, np.array(numbers) - 1] > 0).sum(axis=1)
         assert (fired[found.kept] >= least).all()
+    lower, upper = (found.element[found.kept][:, np.array(half) - 1] > 0 for half in HALVES)
+    assert (lower.all(axis=1) ^ upper.all(axis=1)).all()
+    assert not (lower.any(axis=1) & upper.any(axis=1)).any()
 
 
 def test_overlapping_bars_fire_together_as_often_as_they_overlap(sent):

@@ -338,13 +338,16 @@ def bench(
     events: Annotated[int, typer.Option(min=1, help="Events to work on.")] = 10_000,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds in which every row is timed once.")] = 3,
     block: Annotated[int, typer.Option(min=1, help="Events at a time; the commands work on 2048.")] = 2048,
+    simulation: Annotated[
+        bool, typer.Option("--simulation", help="Time the simulation of some samples instead.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Microseconds per event of the tools, beside plain Python loops that do the same, in one run.
 
-    Example: trackkeras dimuon bench
+    Example: trackkeras dimuon bench --simulation --events 5000
     """
-    from trackkeras.domains.dimuon.tools_bench import measure
+    from trackkeras.domains.dimuon import simulation_bench, tools_bench
 
-    rows = measure(events, rounds, block)
+    rows = simulation_bench.measure(events) if simulation else tools_bench.measure(events, rounds, block)
     (print_json if as_json else print_rows)(rows)

@@ -45,13 +45,14 @@ def matrix_blocks(events: Events, block: int = BLOCK_EVENTS) -> Iterator[Matrice
     from trackkeras.domains.dimuon.hit_kernels import clear_matrices, fill_matrices
 
     shape = (min(block, len(events)), PLANES, ELEMENTS)
-    whole = (np.zeros(shape, bool), np.zeros(shape, np.float32), np.zeros(shape, np.float32))
-    flat = tuple(matrix.reshape(-1) for matrix in whole)
+    fired = np.zeros(shape, dtype=bool)
+    drift, tdc = (np.zeros(shape, dtype=np.float32) for _ in range(2))
+    flat = tuple(matrix.reshape(-1) for matrix in (fired, drift, tdc))
     hits, bounds = events.hits, events.hit_offsets
     for first in range(0, len(events), block):
         last = min(first + block, len(events))
         fill_matrices(bounds, first, last, hits.detector, hits.element, hits.drift, hits.tdc, *flat)
-        yield Matrices(first, *(matrix[: last - first] for matrix in whole))
+        yield Matrices(first, fired[: last - first], drift[: last - first], tdc[: last - first])
         clear_matrices(bounds, first, last, hits.detector, hits.element, *flat)
 
 

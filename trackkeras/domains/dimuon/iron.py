@@ -10,8 +10,9 @@ muons is the table's and the tail is that of the processes:
 
 - knock-on electrons, kinetic energy T: `(1 - beta² T / T_max + T² / 2 E²) / T²`;
 - bremsstrahlung on nuclei and electrons, and photonuclear interactions with the same spectrum of the share
-  `v = loss / E`: `(4/3 - 4/3 v + v²) / v`;
-- electron pairs: `v^-2.5` from v = 0.002, a shape between the limits v^-2 and v^-3 that Groom et al. give.
+  `v = loss / E`: `(4/3 - 4/3 v + v²) / v` times the logarithm of `screening`;
+- electron pairs: `1 / (v (1 + v / v0)²)`, which follows the cross section of R. P. Kokoulin and
+  A. A. Petrukhin (Proc. 12th Int. Conf. on Cosmic Rays 6 (1971) 2436) from 10 to 80 GeV.
 
 Energies are in GeV, lengths in cm.
 """
@@ -32,6 +33,10 @@ _Z_OVER_A = 0.46557
 _EXCITATION = 286.0e-9
 _STERNHEIMER = (0.1468, 2.9632, -0.0012, 3.1531, 4.2911, 0.12)  # a, k, x0, x1, C, delta0
 
+_ATOM = 189.0 * 26.0 ** (-1.0 / 3.0) / _ELECTRON  # radius of the atom [1/GeV]
+_NUCLEUS = 1.54 * 55.845**0.27  # radius of the nucleus in units of the muon's Compton wavelength
+_ROOT_E = math.sqrt(math.e)
+
 XI = 0.5 * BETHE_K / GEV * _Z_OVER_A * IRON_DENSITY
 """Landau's xi per path length for beta = 1 [GeV/cm]."""
 
@@ -42,7 +47,10 @@ BREMS_CUT = 1e-3
 """Photons of a larger share of the energy are drawn one by one; softer ones are left out of the spectrum."""
 
 PAIR_CUT = 2e-3
-"""Smallest share of the energy that a pair takes."""
+"""Pairs that take a larger share of the energy are drawn one by one."""
+
+PAIR_SCALE = 7e-3
+"""v0, near the ratio of the masses of electron and muon: there the spectrum begins to fall steeply."""
 
 TYPICAL_LOSS = 0.0165
 """Mean energy loss of a muon of 20 GeV [GeV/cm]."""
@@ -123,26 +131,51 @@ def mean_loss(energy: float) -> float:
     return float(ionisation(energy)) + electron_bremsstrahlung(energy) + sum(radiation(energy))
 
 
-def _integral(low: float) -> tuple[float, float]:
+@njit(cache=True, nogil=True, error_model="numpy")
+def screening(energy, v):
+    """Return the logarithm in the cross section of bremsstrahlung on iron, over its value at v = 0.
+
+    Groom et al., section 2.2: the more momentum a photon takes, the nearer must the muon pass the nucleus.
+    """
+    least = MUON * MUON * v / (2.0 * energy * (1.0 - v))  # momentum transfer [GeV]
+    atom = math.log1p(_ATOM * _ROOT_E * least)
+    nucleus = math.log1p(least * (_NUCLEUS * _ROOT_E - 2.0) / MUON)
+    return max(1.0 - (atom - nucleus) / math.log(_ATOM * MUON / _NUCLEUS), 0.0)
+
+
+def _photons(energy: float, low: float) -> tuple[float, float]:
     """Return number and summed v of the photon spectrum above `low`."""
-    number = -4.0 / 3.0 * math.log(low) - 4.0 / 3.0 * (1.0 - low) + 0.5 * (1.0 - low * low)
-    total = 4.0 / 3.0 * (1.0 - low) - 2.0 / 3.0 * (1.0 - low * low) + (1.0 - low**3) / 3.0
+    v = np.geomspace(low, 1.0 - 1e-9, 1000)
+    spectrum = (4.0 / 3.0 * (1.0 - v) + v * v) * np.array([screening(energy, share) for share in v])
+    return float(np.trapezoid(spectrum, np.log(v))), float(np.trapezoid(spectrum, v))
+
+
+def _pairs(low: float) -> tuple[float, float]:
+    """Return number and summed v of the spectrum of pairs above `low`; the number is infinite at 0."""
+    below, above = low / PAIR_SCALE, 1.0 / PAIR_SCALE
+    total = PAIR_SCALE * (1.0 / (1.0 + below) - 1.0 / (1.0 + above))
+    number = math.inf
+    if low:
+        number = math.log1p(1.0 / below) - 1.0 / (1.0 + below) - math.log1p(1.0 / above) + 1.0 / (1.0 + above)
     return number, total
 
 
 def loss_table() -> np.ndarray:
     """Return the columns `SOFT` to `PAIR` at the energies of the table, `(TABLE_ROWS, 5)`."""
     table = np.zeros((TABLE_ROWS, 5))
-    number, total = _integral(BREMS_CUT)
-    pair_mean = 3.0 * PAIR_CUT * (1.0 - PAIR_CUT**0.5) / (1.0 - PAIR_CUT**1.5)
+    pairs, pair_loss = _pairs(PAIR_CUT)
+    _, all_pair_loss = _pairs(0.0)
+    soft = PAIR_CUT / PAIR_SCALE
+    pair_square = PAIR_SCALE**2 * (math.log1p(soft) - soft / (1.0 + soft))
     for row in range(TABLE_ROWS):
         energy = math.exp(TABLE_START + row * TABLE_STEP)
         beta2 = 1.0 - (MUON / energy) ** 2
         most = float(largest_knock_on(energy))
         cut = min(KNOCK_ON_CUT, most)
         brems, pair, nuclear = radiation(energy)
-        table[row, SOFT] = ionisation(energy, cut)
+        table[row, SOFT] = ionisation(energy, cut) + pair * (1.0 - pair_loss / all_pair_loss)
         table[row, SPREAD] = XI / beta2 * cut * (1.0 - 0.5 * beta2 * cut / most)
+        table[row, SPREAD] += pair * energy * pair_square / all_pair_loss
         if most > cut:
             table[row, KNOCK_ON] = (
                 XI
@@ -154,9 +187,10 @@ def loss_table() -> np.ndarray:
                     + 0.5 * (most - cut) / energy**2
                 )
             )
+        number, total = _photons(energy, BREMS_CUT)
         photons = brems + nuclear + electron_bremsstrahlung(energy)
         table[row, BREMS] = photons / energy * number / total
-        table[row, PAIR] = pair / energy / pair_mean
+        table[row, PAIR] = pair / energy * pairs / all_pair_loss
     return table
 
 
@@ -175,18 +209,24 @@ def draw_knock_on(rng, most, energy):
 
 
 @njit(cache=True, nogil=True)
-def draw_brems(rng):
+def draw_brems(rng, energy):
     """Draw the share of the energy that a photon above the cut takes."""
     while True:
         v = BREMS_CUT ** rng.random()
-        if rng.random() < 1.0 - v + 0.75 * v * v:
+        if rng.random() < (1.0 - v + 0.75 * v * v) * screening(energy, v):
             return v
 
 
 @njit(cache=True, nogil=True)
 def draw_pair(rng):
-    """Draw the share of the energy that a pair takes."""
-    return PAIR_CUT * (1.0 - rng.random() * (1.0 - PAIR_CUT**1.5)) ** (-2.0 / 3.0)
+    """Draw the share of the energy that a pair above the cut takes."""
+    least = PAIR_CUT / (PAIR_CUT + PAIR_SCALE)
+    ratio = 1.0 / (1.0 + PAIR_SCALE) / least
+    while True:
+        # In w = v / (v + v0) the spectrum is (1 - w) / w.
+        w = least * ratio ** rng.random()
+        if rng.random() * (1.0 - least) < 1.0 - w:
+            return PAIR_SCALE * w / (1.0 - w)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -215,7 +255,7 @@ def draw_loss(rng, energy, length):
         if which < knock_on:
             loss += draw_knock_on(rng, most, energy)
         elif which < knock_on + brems:
-            loss += energy * draw_brems(rng)
+            loss += energy * draw_brems(rng, energy)
         else:
             loss += energy * draw_pair(rng)
         left -= rng.standard_exponential()

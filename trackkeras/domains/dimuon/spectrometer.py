@@ -140,7 +140,10 @@ STATIONS: tuple[tuple[tuple[int, ...], int], ...] = (
     ((49, 50), 1),  # P1, x
     ((45, 46), 1),  # H4, x
 )
-"""What makes a muon reconstructible: of each group of detectors at least so many must fire."""
+"""What makes a muon reconstructible: of each group of detectors at least so many must fire, ..."""
+
+HALVES = ((31, 37, 39, 45), (32, 38, 40, 46))
+"""... and of these only the lower ones, or only the upper ones: the roads of the trigger stay in one half."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +157,7 @@ class Response:
         chamber_efficiency: Probability that a crossed cell fires.
         hodoscope_efficiency: Alike.
         tube_efficiency: Alike.
-        all_stations: Whether a muon must be reconstructible (`STATIONS`) to be kept; else every
+        all_stations: Whether a muon must be reconstructible (`STATIONS`, `HALVES`) to be kept; else every
             muon is, with the hits that it made before it was lost.
     """
 
@@ -202,7 +205,7 @@ def _kind(plane: Plane) -> float:
 ) = range(11)
 """Columns of `Layout.planes`."""
 
-SLOT, STATE, GROUP, CLOSES = range(4)
+SLOT, STATE, GROUP, CLOSES, HALF = range(5)
 """Columns of `Layout.places`."""
 
 START, END, BEND, IRON, RADIATION_LENGTH, LOSS, HALF_X, HALF_Y = range(8)
@@ -219,8 +222,9 @@ class Layout:
         planes: `(planes, 11)`: z; the elements crossed per cm of x and of y, and where x = y = 0 is in
             elements, all with the sign that `Plane.place` gives them; pitch, x and y limits, elements, and
             what the elements are: `WIRES`, `BARS` or `STRIPS`.
-        places: int64 `(planes, 4)`: slot in hit arrays; place in `KEPT`, row of `STATIONS`, and row of
-            `STATIONS` that is complete behind this plane, each -1 where there is none.
+        places: int64 `(planes, 5)`: slot in hit arrays; place in `KEPT`, row of `STATIONS`, and row of
+            `STATIONS` that is complete behind this plane, each -1 where there is none; -1 for the first of
+            `HALVES`, 1 for the second, 0 for other planes.
         shifts: `(planes, 9)` [cm].
         bounds: int64 `(slabs + 1,)`: slab i has the planes from entry i to entry i + 1.
         least: int64 `(groups,)`: hits that a group must have.
@@ -265,6 +269,7 @@ def layout(planes: tuple[Plane, ...] = PLANES, slabs: tuple[Slab, ...] = SLABS) 
             KEPT.index(plane.number) if plane.number in KEPT else -1,
             g,
             g if g not in group[row + 1 :] else -1,
+            (plane.number in HALVES[1]) - (plane.number in HALVES[0]),
         )
         for row, (plane, g) in enumerate(zip(ordered, group, strict=True))
     ]

@@ -158,7 +158,7 @@ def _transport(
     kept,
 ):
     """Fill the last five arguments; see `transport` and `Layout`."""
-    fired = np.zeros(least.shape[0], np.int64)
+    fired = np.zeros(least.shape[0] + 1, np.int64)  # hits of each group, and in which half
     for i in range(charge.shape[0]):
         x, y, z = vertex[i, 0], vertex[i, 1], vertex[i, 2]
         start = z
@@ -227,7 +227,7 @@ def answer(
     states,
     fired,
 ):
-    """Write the hits of a muon in planes on its straight way; return False where too few fire in a group.
+    """Write the hits of a muon in planes on its straight way; return False for one that is lost.
 
     A helper for each plane would be easier to read, but Numba counts the references to every array that it
     is given, which takes longer than all that is done here.
@@ -238,7 +238,7 @@ def answer(
         if there <= z:
             continue
         at_x, at_y = x + slope_x * (there - z), y + slope_y * (there - z)
-        slot, state, group, closes = places[row]
+        slot, state, group, closes, half = places[row]
         if state >= 0:
             for column, value in enumerate((at_x, at_y, there, px, py, pz)):
                 states[muon, state, column] = value
@@ -259,6 +259,10 @@ def answer(
                 drift[muon, slot] = off * pitch + shifts[row, module] + resolution * rng.standard_normal()
             if group >= 0:
                 fired[group] += 1
+            if half != 0:
+                if fired[-1] == -half and least[group] > 0:
+                    return False
+                fired[-1] = half
         if closes >= 0 and fired[closes] < least[closes]:
             return False
     return True
