@@ -226,8 +226,8 @@ def test_the_chain_is_that_of_loops_where_no_hit_is_shared() -> None:
     muons = in_steps(
         lambda _: {"track_mup": softmax[:, 0], "track_mum": softmax[:, 1]}, events, Settings(min_hits=1), 20
     )
-    theirs = loops.reconstruct(loops.as_lists(events), softmax)
-    nearest = loops.refine(loops.as_lists(events), wanted)
+    theirs = loops.reconstruct(loops.as_arrays(events), softmax)
+    nearest = loops.refine(loops.as_arrays(events), wanted)
     apart = np.broadcast_to((nearest[:, 0] != nearest[:, 1])[:, None], wanted.shape)
     assert muons.drift[apart].any()
     np.testing.assert_array_equal(muons.drift[apart], theirs[apart])

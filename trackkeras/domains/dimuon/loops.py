@@ -81,7 +81,7 @@ def drift_of(events: Arrays, elements: NDArray[np.integer]) -> NDArray[np.float6
     return found
 
 
-def reconstruct(events: Lists, softmax: NDArray[Any]) -> NDArray[np.float64]:
+def reconstruct(events: Arrays, softmax: NDArray[Any]) -> NDArray[np.float64]:
     """Return the drift distances of both muons' hits, from the finder's answers `(n, 2, 62, 201)`.
 
     The three matrices are those that a script hands to its networks.

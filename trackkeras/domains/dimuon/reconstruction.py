@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from trackkeras.domains.dimuon.detectors import ELEMENTS, PLANES
 from trackkeras.domains.dimuon.events import CHARGES, Events, Floats, Ints
-from trackkeras.domains.dimuon.hit_matrix import cells
+from trackkeras.domains.dimuon.hit_matrix import hit_matrices
 from trackkeras.domains.dimuon.muons import hit_arrays, muon_rows
 from trackkeras.domains.dimuon.networks import OUTPUTS, Network
 from trackkeras.domains.dimuon.refinement import decluster, drift_of, refine
@@ -163,7 +163,7 @@ def find_elements(
 
     def work(first: int) -> None:
         batch = events[first : first + BATCH]
-        answer = finder({"hits": _matrices(batch)})
+        answer = finder({"hits": hit_matrices(batch).astype(np.float32)})
         for muon, name in enumerate(OUTPUTS["finder"]):
             likely = answer[name]
             # argmax takes a NaN for the largest of its row: where the best is a number, all are
@@ -182,12 +182,6 @@ def find_elements(
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(work, starts))
     return elements
-
-
-def _matrices(events: Events) -> Matrices:
-    matrices = np.zeros((len(events), PLANES, ELEMENTS), dtype=np.float32)
-    matrices.reshape(-1)[cells(events)] = 1.0
-    return matrices
 
 
 def _finite(values: NDArray[np.floating], name: str, columns: int) -> Floats:
