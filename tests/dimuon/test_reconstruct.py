@@ -229,8 +229,12 @@ def test_the_chain_is_that_of_loops_where_no_hit_is_shared() -> None:
     theirs = loops.reconstruct(loops.as_arrays(events), softmax)
     nearest = loops.refine(loops.as_arrays(events), wanted)
     apart = np.broadcast_to((nearest[:, 0] != nearest[:, 1])[:, None], wanted.shape)
-    assert muons.drift[apart].any()
-    np.testing.assert_array_equal(muons.drift[apart], theirs[apart])
+    distance, other = np.abs(muons.elements - wanted), np.abs(nearest - wanted)
+    np.testing.assert_array_equal(distance[apart], other[apart])
+    same = apart & (muons.elements == nearest)  # of two hits equally near, loops take the first of the file
+    assert same.sum() > 0.9 * apart.sum()
+    assert muons.drift[same].any()
+    np.testing.assert_array_equal(muons.drift[same], theirs[same])
 
 
 def test_a_muon_of_few_hits_is_not_found(file: Path, sample: Events, bundles: Path, tmp_path: Path) -> None:

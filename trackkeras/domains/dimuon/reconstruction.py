@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trackkeras.domains.dimuon.detectors import ELEMENTS, PLANES
+from trackkeras.domains.dimuon.detectors import PLANES
 from trackkeras.domains.dimuon.events import CHARGES, Events, Floats, Ints
 from trackkeras.domains.dimuon.hit_matrix import hit_matrices
 from trackkeras.domains.dimuon.muons import hit_arrays, muon_rows
