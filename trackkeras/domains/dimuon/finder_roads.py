@@ -92,8 +92,9 @@ class RoadMixture(layers.Layer):
         chance = chance * share[:, :, None, None]
         numbers = ops.arange(ELEMENTS, dtype="float32")
         rows = sum(
-            chance[:, c, :, k, None] * ops.cast(ops.equal(element[:, c, :, k, None], numbers), "float32")
-            for c in range(KEPT)
+            ops.sum(
+                chance[..., k, None] * ops.cast(ops.equal(element[..., k, None], numbers), "float32"), axis=1
+            )
             for k in range(element.shape[-1])
         )
         first = ops.cast(ops.equal(numbers, 0.0), "float32")

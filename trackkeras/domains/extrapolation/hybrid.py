@@ -64,10 +64,10 @@ class HybridTask(EquationTask):
         return hybrid_network(model, self.signature())
 
     def shrink(self, model: ModelOptions) -> ModelOptions:
-        """Return the same network with two layers of eight units and four steps."""
+        """Return the same network with two layers of eight units and two steps."""
         assert isinstance(model, HybridOptions)
         return model.model_copy(
-            update={"size": "tiny", "hidden": (8, 8), "steps": 4, "n_collocation": 2, "lambda_data": 0.0}
+            update={"size": "tiny", "hidden": (8, 8), "steps": 2, "n_collocation": 2, "lambda_data": 0.0}
         )
 
     def cost(self, run: Run) -> float:
