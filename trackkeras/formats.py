@@ -82,6 +82,10 @@ def write_onnx(saved_model: Path, name: str, signature: Signature, path: Path) -
             f"ONNX conversion of {name!r}: inputs {sorted(found)} instead of {sorted(declared)}; "
             "nothing exported"
         )
+    order = [tensor.name for tensor in signature.outputs]  # the SavedModel has them by the alphabet
+    sorted_outputs = sorted(onnx_model.graph.output, key=lambda entry: order.index(entry.name))
+    del onnx_model.graph.output[:]
+    onnx_model.graph.output.extend(sorted_outputs)
     onnx.save_model(onnx_model, str(path))
 
 
