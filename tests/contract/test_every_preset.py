@@ -54,7 +54,7 @@ def distinct_networks() -> list[str]:
 
 def fit_one_step(task: Task, run: Run, source: Dataset) -> keras.Model:
     model = build_model(task, run, source.manifest.statistics("train"), steps=1)
-    batches = training_batches(source, partial(task.split_batch, run), batch_size=64, seed=1)
+    batches = training_batches(source, partial(task.split_batch, run), batch_size=16, seed=1)
     history = model.fit(batches.dataset, steps_per_epoch=1, verbose=0, shuffle=False)
     assert np.isfinite(history.history["loss"]).all()
     return model
@@ -91,7 +91,7 @@ def test_step_save_load(preset: str, precision: str, sources: dict[str, Dataset]
     model = fit_one_step(task, run, source)
     for name, output in model.output.items():
         assert output.dtype == "float32", f"{name} must stay float32 under mixed precision"
-    rows = task.read_rows(source, "test", 200)
+    rows = task.read_rows(source, "test", 50)
     before = predict(model, rows, task)
     save_model(model, tmp_path / "model.keras")
     after = predict(load_model(tmp_path / "model.keras", task), rows, task)

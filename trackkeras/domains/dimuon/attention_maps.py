@@ -16,7 +16,8 @@ from trackkeras.layers.attention import SPATIAL_MAP
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PLUS, MINUS = "#e42536", "#5790fc"
+PLUS, MINUS, ATTENTION = "#e42536", "#5790fc", "#f89c20"
+"""Colours of the muons' hits, and of full attention; none is white."""
 
 
 def attention_maps(model: keras.Model, hits: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
@@ -53,10 +54,12 @@ def attention_figure(maps: dict[str, NDArray[np.float32]], rows: Rows, title: st
         rows: This event, as a row of the finder.
         title: Text above.
     """
+    from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
 
     from trackkeras.plots import INK, style
 
+    colours = LinearSegmentedColormap.from_list("attention", ["white", ATTENTION])
     present = rows["hit_detector"][0] > 0
     with style():
         figure = Figure(figsize=(9.0, 1.0 + 2.4 * len(maps)), layout="constrained")
@@ -66,7 +69,7 @@ def attention_figure(maps: dict[str, NDArray[np.float32]], rows: Rows, title: st
             rows_per, columns_per = PLANES // values.shape[1], ELEMENTS // values.shape[2]
             extent = (0, columns_per * values.shape[2], rows_per * values.shape[1] + 0.5, 0.5)
             image = panel.imshow(
-                values[0], extent=extent, aspect="auto", cmap="Greys", vmin=0.0, vmax=1.0, zorder=0
+                values[0], extent=extent, aspect="auto", cmap=colours, vmin=0.0, vmax=1.0, zorder=0
             )
             panel.plot(
                 rows["hit_element"][0][present] + 0.5, rows["hit_detector"][0][present],

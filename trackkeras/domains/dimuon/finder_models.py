@@ -166,8 +166,8 @@ def flagship(hits: Any, options: FinderOptions) -> dict[str, Any]:
 
 def _cut(image: Any, name: str) -> Any:
     """Return `(n, 62, 201)` from `(n, 64, 208, 1)`."""
-    inside = keras.layers.Cropping2D(MARGIN, name=f"{name}_inside")(image)
-    return keras.layers.Reshape((PLANES, ELEMENTS), name=f"{name}_image")(inside)
+    inside = keras.layers.Cropping2D(MARGIN, dtype="float32", name=f"{name}_inside")(image)
+    return keras.layers.Reshape((PLANES, ELEMENTS), dtype="float32", name=f"{name}_image")(inside)
 
 
 def probabilities(scores: dict[str, Any]) -> dict[str, Any]:
