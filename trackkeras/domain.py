@@ -217,6 +217,13 @@ class Task(abc.ABC):
     parity_rows: ClassVar[int] = 100_000
     """Rows of the validation split on which exported formats are compared with Keras."""
 
+    def for_model(self, model: ModelOptions) -> Task:
+        """Return the task of networks with these options: the same unless told otherwise.
+
+        A kind whose options decide which rows or which truth it reads has one task for each.
+        """
+        return self
+
     @abc.abstractmethod
     def signature(self) -> Signature:
         """Return names, shapes and units of the model's inputs and outputs."""
@@ -463,7 +470,7 @@ def find_task(domain: str, kind: str | None) -> Task:
 
 def task_of(run: Run) -> Task:
     """Return the task of a run's network."""
-    return find_task(run.domain, run.model.kind)
+    return find_task(run.domain, run.model.kind).for_model(run.model)
 
 
 def open_dataset(directory: Path, run: Run) -> Dataset:

@@ -16,7 +16,7 @@ from trackkeras.domain import Rows, find_domain, find_task
 from trackkeras.domains.dimuon import momentum_models
 from trackkeras.domains.dimuon.mass import mixed_response, pair_mass
 from trackkeras.domains.dimuon.momentum_baselines import PENALTY, HitFeatures, fitted, ridge
-from trackkeras.domains.dimuon.momentum_models import MEAN_LOSS, MEAN_TURN, SCALE, build_momentum
+from trackkeras.domains.dimuon.momentum_models import SCALES, build_momentum
 from trackkeras.domains.dimuon.momentum_options import MomentumOptions
 from trackkeras.domains.dimuon.momentum_rows import muon_batch, muon_columns
 from trackkeras.domains.dimuon.records import event_rows
@@ -52,7 +52,7 @@ def rows(events: Rows) -> Rows:
 @pytest.fixture(scope="module")
 def network() -> keras.Model:
     keras.utils.set_random_seed(1)
-    model = build_momentum(MomentumOptions(hidden=(8,)), training=True)
+    model = build_momentum(MomentumOptions(hidden=(8,)))
     model.compile(optimizer=keras.optimizers.Adam(1e-2))
     return model
 
@@ -172,7 +172,7 @@ def test_absent_muons_have_no_influence(network: keras.Model, events: Rows) -> N
 
 def test_uncertainty_does_not_move_the_mean(network: keras.Model, rows: Rows) -> None:
     inputs, truth = TASK.inputs(rows), tf.constant(rows["momentum"])
-    scale = tf.constant([SCALE])
+    scale = tf.constant([SCALES["vertex"].size])
     with tf.GradientTape(persistent=True) as tape:
         found = network(inputs)
         whole = network.compute_loss(inputs, {"momentum": truth}, found)
@@ -190,11 +190,11 @@ def test_uncertainty_does_not_move_the_mean(network: keras.Model, rows: Rows) ->
 def test_uncertainty_is_that_of_a_toy_sample(rows: Rows) -> None:
     """Truth that is the first estimate plus noise of known width: the network says that width."""
     keras.utils.set_random_seed(2)
-    model = build_momentum(MomentumOptions(hidden=(8,)), training=True)
+    model = build_momentum(MomentumOptions(hidden=(8,)))
     model.compile(optimizer=keras.optimizers.Adam(2e-2))
     width = np.array([0.2, 0.1, 1.0])
     station = np.asarray(momentum_models.FirstEstimate()(tracklets(rows))[0])
-    toy = station + [MEAN_TURN, 0, MEAN_LOSS] + width * np.random.default_rng(5).normal(size=station.shape)
+    toy = station + SCALES["vertex"].shift + width * np.random.default_rng(5).normal(size=station.shape)
     toy[:, 0] *= rows["charge"][:, 0]
     inputs = TASK.inputs(rows)
     model.fit(inputs, {"momentum": toy.astype("float32")}, batch_size=200, epochs=25, verbose=0)

@@ -8,6 +8,9 @@ from pydantic import Field
 
 from trackkeras.config import ModelOptions
 
+Target = Literal["vertex", "station_1"]
+"""Where the momentum is asked for: where the muon was made, or behind the iron."""
+
 SIZES: dict[str, tuple[int, ...]] = {"small": (32, 32), "medium": (128, 128)}
 """Hidden widths of the size presets."""
 
@@ -19,6 +22,16 @@ class MomentumOptions(ModelOptions):
     size: Literal["small", "medium"] = "medium"
     hidden: tuple[int, ...] | None = Field(None, min_length=1, description="Widths; replaces `size`.")
     activation: Literal["silu", "tanh", "relu"] = "silu"
+    target: Target = Field(
+        "vertex",
+        description="Where the momentum is asked for; station_1 is behind the iron, so that the chambers "
+        "alone limit it.",
+    )
+    precision: Literal["float32", "float64"] = Field(
+        "float64",
+        description="Arithmetic of the saved network; training is in float32. In float32, engines differ by "
+        "1e-5 of the momentum in the worst of 100,000 muons.",
+    )
     resolution: float = Field(
         0.03, gt=0, description="Error of drift distances [cm] with which the sides of wires are weighed."
     )
