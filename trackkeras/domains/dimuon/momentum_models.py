@@ -20,6 +20,7 @@ from trackkeras.layers.standardize import Standardize
 MOST_MOMENTUM = 150.0
 """A muon that KMAG bends less is taken for one of so many GeV."""
 
+
 class Scales(NamedTuple):
     """What the network's numbers of order one mean [GeV]; each of px, py, pz, of a positive muon.
 
@@ -118,7 +119,9 @@ class AtTarget(keras.layers.Layer):
     def call(self, station: Any, correction: Any, charge: Any) -> Any:
         """Return `(n, 3)` [GeV] from `station` `(n, 3)` [GeV], `correction` `(n, 3)`, `charge` `(n, 1)`."""
         scales = SCALES[self.target]
-        shift, size = (ops.convert_to_tensor([row], self.compute_dtype) for row in (scales.shift, scales.size))
+        shift, size = (
+            ops.convert_to_tensor([row], self.compute_dtype) for row in (scales.shift, scales.size)
+        )
         momentum = station + shift + size * correction
         return ops.cast(ops.concatenate([charge * momentum[:, :1], momentum[:, 1:]], axis=-1), "float32")
 
@@ -142,7 +145,9 @@ class Uncertainty(keras.layers.Layer):
     def call(self, heads: Any) -> Any:
         """Return `(n, 3)` [GeV] from `(n, 3)`."""
         scales = SCALES[self.target]
-        floor, size = (ops.convert_to_tensor([row], self.compute_dtype) for row in (scales.floor, scales.size))
+        floor, size = (
+            ops.convert_to_tensor([row], self.compute_dtype) for row in (scales.floor, scales.size)
+        )
         return ops.cast(floor + size * ops.softplus(heads), "float32")
 
     def get_config(self) -> Mapping[str, Any]:
