@@ -172,7 +172,7 @@ class MomentumTask(Task):
     def parity(self) -> Parity:
         """Return the rule for exported models."""
         return Parity(
-            "|difference| of px, py, pz <= 1e-5 of |p|, of sigma <= 1e-5 of it; 1 keV more for both", _excess
+            "|difference| of px, py, pz <= 1e-5 of |p|, of sigma <= 1e-5 of it; 10 eV more for both", _excess
         )
 
 
@@ -184,7 +184,7 @@ class Station1Task(MomentumTask):
     place: ClassVar[str] = "at station 1"
 
 
-RELATIVE, FLOOR = 1e-5, 1e-6
+RELATIVE, FLOOR = 1e-5, 1e-8
 """Allowed difference of exported models: of the momentum's size, as a small component has no precision of its
 own; and in GeV, far below every uncertainty, so that nothing is divided by 0."""
 
