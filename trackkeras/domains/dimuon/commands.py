@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trackkeras.console import JsonOption, print_json, print_rows
+from trackkeras.domains.dimuon.calibration_command import calibrate
 from trackkeras.domains.dimuon.command_files import (
     new_files,
     number_of_events,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(rich_markup_mode=None)
 app.command()(simulate)
+app.command()(calibrate)
 
 
 @app.command()

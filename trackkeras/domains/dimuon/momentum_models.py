@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
+from math import sqrt
 from typing import Any, NamedTuple
 
 import keras
@@ -11,7 +12,7 @@ import tensorflow as tf
 from keras import ops
 
 from trackkeras.domains.dimuon.detectors import PLANES
-from trackkeras.domains.dimuon.momentum_options import MomentumOptions, Target
+from trackkeras.domains.dimuon.momentum_options import MomentumOptions, ResponseOptions, Target, Three
 from trackkeras.domains.dimuon.spectrometer import KMAG
 from trackkeras.domains.dimuon.tracklets import Tracklets
 from trackkeras.layers.dense import dense_stack
@@ -19,6 +20,11 @@ from trackkeras.layers.standardize import Standardize
 
 MOST_MOMENTUM = 150.0
 """A muon that KMAG bends less is taken for one of so many GeV."""
+
+
+UNITY: Three = (1.0, 1.0, 1.0)
+NOTHING: Three = (0.0, 0.0, 0.0)
+"""Slope and offset of a response that is as it should be."""
 
 
 class Scales(NamedTuple):
@@ -30,9 +36,9 @@ class Scales(NamedTuple):
         floor: Least uncertainty.
     """
 
-    shift: tuple[float, float, float]
-    size: tuple[float, float, float]
-    floor: tuple[float, float, float]
+    shift: Three
+    size: Three
+    floor: Three
 
 
 SCALES: dict[Target, Scales] = {
@@ -110,49 +116,58 @@ class AtTarget(keras.layers.Layer):
 
     Args:
         target: Where it is asked for.
+        slope: Of the response that is taken back, see `trackkeras.domains.dimuon.response`.
+        offset: Alike [GeV].
     """
 
-    def __init__(self, target: Target, **kwargs: Any) -> None:
+    def __init__(self, target: Target, slope: Three = UNITY, offset: Three = NOTHING, **kwargs: Any) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})
-        self.target = target
+        self.target, self.slope, self.offset = target, tuple(slope), tuple(offset)
 
     def call(self, station: Any, correction: Any, charge: Any) -> Any:
         """Return `(n, 3)` [GeV] from `station` `(n, 3)` [GeV], `correction` `(n, 3)`, `charge` `(n, 1)`."""
         scales = SCALES[self.target]
-        shift, size = (
-            ops.convert_to_tensor([row], self.compute_dtype) for row in (scales.shift, scales.size)
+        shift, size, slope, offset = (
+            ops.convert_to_tensor([row], self.compute_dtype)
+            for row in (scales.shift, scales.size, self.slope, self.offset)
         )
-        momentum = station + shift + size * correction
+        momentum = (station + shift + size * correction - offset) / slope
         return ops.cast(ops.concatenate([charge * momentum[:, :1], momentum[:, 1:]], axis=-1), "float32")
 
     def get_config(self) -> Mapping[str, Any]:
         """Return the arguments of the constructor."""
-        return {**super().get_config(), "target": self.target}
+        own = {"target": self.target, "slope": self.slope, "offset": self.offset}
+        return {**super().get_config(), **own}
 
 
 @keras.saving.register_keras_serializable(package="trackkeras")
 class Uncertainty(keras.layers.Layer):
     """A positive uncertainty of each component [GeV], from numbers of order one.
 
+    Where the response is taken back, what it hid appears: an estimate that was drawn to a mean by the factor
+    `slope` has, undrawn, an uncertainty larger by its inverse root (as Gaussian errors and momenta have).
+
     Args:
         target: Where the momentum is asked for.
+        slope: Of the response that is taken back.
     """
 
-    def __init__(self, target: Target, **kwargs: Any) -> None:
+    def __init__(self, target: Target, slope: Three = UNITY, **kwargs: Any) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})
-        self.target = target
+        self.target, self.slope = target, tuple(slope)
 
     def call(self, heads: Any) -> Any:
         """Return `(n, 3)` [GeV] from `(n, 3)`."""
         scales = SCALES[self.target]
-        floor, size = (
-            ops.convert_to_tensor([row], self.compute_dtype) for row in (scales.floor, scales.size)
+        floor, size, stretch = (
+            ops.convert_to_tensor([row], self.compute_dtype)
+            for row in (scales.floor, scales.size, [1.0 / sqrt(slope) for slope in self.slope])
         )
-        return ops.cast(floor + size * ops.softplus(heads), "float32")
+        return ops.cast(stretch * (floor + size * ops.softplus(heads)), "float32")
 
     def get_config(self) -> Mapping[str, Any]:
         """Return the arguments of the constructor."""
-        return {**super().get_config(), "target": self.target}
+        return {**super().get_config(), "target": self.target, "slope": self.slope}
 
 
 @keras.saving.register_keras_serializable(package="trackkeras")
@@ -198,8 +213,8 @@ def build_momentum(options: MomentumOptions, precision: str | None = None) -> ke
 
     Args:
         options: Widths, activation, resolution, target.
-        precision: Number format of all layers. None is for training: the model carries its loss, hidden
-            layers follow the global policy, the others compute in float32.
+        precision: Number format of all layers. None is for training: the model carries its loss and takes
+            no response back, hidden layers follow the global policy, the others compute in float32.
 
     Returns:
         A model from `elements` `(n, 62)`, `drift` `(n, 62)` [cm], `charge` `(n, 1)` to `momentum` and
@@ -224,11 +239,12 @@ def build_momentum(options: MomentumOptions, precision: str | None = None) -> ke
     parts = [head("linear")(features), head("curved", use_bias=False)(hidden)]
     correction = keras.layers.Add(dtype=edge, name="correction")(parts)
     doubt = dense_stack(features, options.widths[-1:], options.activation, name="doubt", dtype=precision)
+    response = (options.response if precision else None) or ResponseOptions(slope=UNITY)
+    momentum = AtTarget(options.target, response.slope, response.offset, dtype=edge, name="momentum")
+    sigma = Uncertainty(options.target, response.slope, dtype=edge, name="sigma")
     outputs = {
-        "momentum": AtTarget(options.target, dtype=edge, name="momentum")(
-            station, correction, inputs["charge"]
-        ),
-        "sigma": Uncertainty(options.target, dtype=edge, name="sigma")(head("spread")(doubt)),
+        "momentum": momentum(station, correction, inputs["charge"]),
+        "sigma": sigma(head("spread")(doubt)),
     }
     return (MomentumModel if precision is None else keras.Model)(inputs, outputs, name="momentum")
 
