@@ -11,7 +11,8 @@ from trackkeras.console import JsonOption, print_json
 from trackkeras.errors import UserError
 
 if TYPE_CHECKING:
-    from trackkeras.domain import Rows, Task
+    from trackkeras.domain import Rows
+    from trackkeras.domains.dimuon.momentum import MomentumTask
 
 
 def calibrate(
@@ -35,6 +36,7 @@ def calibrate(
     Example: trackkeras dimuon calibrate runs/jpsi --file JPsi_Dump.root --out runs/jpsi_calibrated
     """
     from trackkeras.domain import task_of
+    from trackkeras.domains.dimuon.momentum import MomentumTask
     from trackkeras.domains.dimuon.momentum_options import MomentumOptions
     from trackkeras.runs import open_run
     from trackkeras.tensorflow_import import load_tensorflow
@@ -45,11 +47,12 @@ def calibrate(
     if out.exists():
         raise UserError(f"{out} exists; choose another folder")
     task = task_of(configuration)
+    assert isinstance(task, MomentumTask)
     load_tensorflow()
     from trackkeras.domains.dimuon.calibration import calibrate as make
     from trackkeras.evaluation import training_rows
 
-    rows = _of_files(file, task) if file else training_rows(folder, configuration, task)
+    rows = muons_of(file, task) if file else training_rows(folder, configuration, task)
 
     made = make(run, rows, out).model
     assert isinstance(made, MomentumOptions)
@@ -65,7 +68,12 @@ def calibrate(
         print(f"  {name}: slope {slope:.4f}, offset {offset:+.4f} GeV")
 
 
-def _of_files(files: list[Path], task: Task) -> Rows:
+def muons_of(files: list[Path], task: MomentumTask) -> Rows:
+    """Return the muons of some RUS files whose momentum is known where a task asks for it.
+
+    Raises:
+        UserError: There are none, or a file cannot be read.
+    """
     import numpy as np
 
     from trackkeras.domains.dimuon.record_options import RecordOptions
@@ -74,5 +82,6 @@ def _of_files(files: list[Path], task: Task) -> Rows:
     parts = [task.own_rows(rows) for rows in read_rows(files, RecordOptions())]
     muons = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
     if not muons or not len(muons["momentum"]):
-        raise UserError(f"{', '.join(map(str, files))}: no muon whose momentum is known")
+        names = ", ".join(map(str, files))
+        raise UserError(f"{names}: no muon whose momentum {task.place} is known")
     return muons
