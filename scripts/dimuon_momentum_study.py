@@ -28,14 +28,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trackkeras.config import Run
-from trackkeras.domain import Rows, Task, task_of
+from trackkeras.domain import Rows, Task
 from trackkeras.domains.dimuon.mass import mixed_response
-from trackkeras.domains.dimuon.momentum_options import MomentumOptions
+from trackkeras.domains.dimuon.momentum import open_momentum_run
 from trackkeras.domains.dimuon.record_options import RecordOptions
 from trackkeras.domains.dimuon.records import read_rows
 from trackkeras.domains.dimuon.response import LinearResponse
 from trackkeras.errors import UserError
-from trackkeras.runs import RunFolder, open_run
+from trackkeras.runs import RunFolder
 
 Predict = Callable[[Rows], Rows]
 
@@ -64,10 +64,7 @@ def study(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: No run folder or file, or too few events.
     """
-    folder, run = open_run(arguments.run)
-    if not isinstance(run.model, MomentumOptions):
-        raise UserError(f"{arguments.run} is a run of {run.preset!r}; the study needs one of momentum_*")
-    task = task_of(run)
+    folder, run, task = open_momentum_run(arguments.run)
     muons = read_muons(arguments.file, task)
     groups = len(np.unique(muons["group"]))
     if arguments.folds < 3 or groups < 20 * arguments.folds:
@@ -75,9 +72,9 @@ def study(arguments: argparse.Namespace) -> None:
             f"the study needs 3 folds of 20 groups of muons at least, received {arguments.folds} folds of "
             f"{groups} groups"
         )
-    found = all_folds(folder, run, muons, arguments.folds, arguments.seed)
+    found = all_folds(folder, run, task, muons, arguments.folds, arguments.seed)
     result = {
-        "target": run.model.target,
+        "target": task.place,
         "muons": len(muons["group"]),
         "groups": groups,
         "folds": arguments.folds,
@@ -108,14 +105,15 @@ def read_muons(files: list[Path], task: Task) -> Rows:
     return {**muons, "group": events["group"][muons["event"], 0]}
 
 
-def all_folds(folder: RunFolder, run: Run, muons: Rows, folds: int, seed: int) -> dict[str, NDArray[Any]]:
+def all_folds(
+    folder: RunFolder, run: Run, task: Task, muons: Rows, folds: int, seed: int
+) -> dict[str, NDArray[Any]]:
     """Return the momenta `(n, 3)` [GeV] that each method gives muons it has not seen."""
     from trackkeras.checkpoints import load_model
     from trackkeras.domains.dimuon.calibration import with_response
     from trackkeras.domains.dimuon.momentum_baselines import mean_momentum, ridge
     from trackkeras.evaluation import predict
 
-    task = task_of(run)
     saved = load_model(folder.best, task)
     _, bare = with_response(run, saved, None)
     network, uncalibrated = (partial(predict, model, task=task) for model in (saved, bare))

@@ -29,7 +29,6 @@ from trackkeras.domains.dimuon.rus_writing import write_rus
 from trackkeras.domains.dimuon.simulate import simulate
 from trackkeras.domains.dimuon.simulation_options import GenerateOptions
 from trackkeras.errors import UserError
-from trackkeras.evaluation import predict
 from trackkeras.presets import load_run
 from trackkeras.runs import RunFolder, open_run
 
@@ -63,6 +62,10 @@ def network(*assignments: str) -> tuple[Run, keras.Model]:
     return run, model
 
 
+def answers(model: keras.Model, rows: Rows) -> Rows:
+    return {name: np.asarray(value) for name, value in model(MomentumTask().inputs(rows)).items()}
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder without a training."""
@@ -91,10 +94,9 @@ def command(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int
 
 def test_network_with_its_response_is_the_network_with_its_response_taken_back(rows: Rows) -> None:
     run, model = network()
-    task = task_of(run)
-    before = predict(model, rows, task)
+    before = answers(model, rows)
     changed, after = calibrated(run, model, rows)
-    found = predict(after, rows, task)
+    found = answers(after, rows)
     response = LinearResponse(rows["momentum"], before["momentum"], rows["charge"])
     expected = response.undo(before["momentum"], rows["charge"])
     np.testing.assert_allclose(found["momentum"], expected, rtol=0, atol=1e-4)
@@ -105,7 +107,7 @@ def test_network_with_its_response_is_the_network_with_its_response_taken_back(r
     # What it took back is forgotten again, not taken back twice.
     plain, bare = with_response(changed, after, None)
     assert plain == run
-    np.testing.assert_array_equal(bare(task.inputs(rows))["momentum"], before["momentum"])
+    np.testing.assert_array_equal(answers(bare, rows)["momentum"], before["momentum"])
 
 
 def test_uncertainty_of_an_undrawn_gaussian_estimate_is_its_spread() -> None:
@@ -145,7 +147,7 @@ def test_calibrate_leaves_a_run_that_says_what_was_taken_back(
     assert report["muons"] == len(rows["momentum"])
     response = run.model.response  # type: ignore[attr-defined]
     assert response == ResponseOptions(slope=report["slope"], offset=report["offset"])
-    found = predict(load_model(made.best, task_of(run)), rows, task_of(run))["momentum"]
+    found = answers(load_model(made.best, MomentumTask()), rows)["momentum"]
     again = LinearResponse(rows["momentum"], found, rows["charge"])
     np.testing.assert_allclose(again.slope, 1.0, atol=1e-5)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["made"]
@@ -174,8 +176,7 @@ def test_study_judges_the_network_of_the_run_folder_and_a_calibrated_one(
     result: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert result["groups"] == 90
     estimators = result["estimators"]
-    run = open_run(folder)[1]
-    found = predict(load_model(folder / "best.keras", task_of(run)), rows, task_of(run))["momentum"]
+    found = answers(load_model(folder / "best.keras", MomentumTask()), rows)["momentum"]
     for charge, sign in (("mu+", 1), ("mu-", -1)):
         own = rows["charge"][:, 0] == sign
         residual = (found - rows["momentum"])[own]

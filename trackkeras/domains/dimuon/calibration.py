@@ -16,26 +16,14 @@ import keras
 from trackkeras.checkpoints import copy_weights, load_model, save_model
 from trackkeras.config import Run
 from trackkeras.domain import Rows, task_of
-from trackkeras.domains.dimuon.momentum_options import MomentumOptions, ResponseOptions, Three
+from trackkeras.domains.dimuon.momentum_options import ResponseOptions, Three
 from trackkeras.domains.dimuon.response import LinearResponse
 from trackkeras.errors import UserError
 from trackkeras.evaluation import predict
-from trackkeras.runs import RunFolder, open_run
+from trackkeras.runs import RunFolder
 
 COPIED = ("dataset.json", "environment.json", "normalization.json", "model_config.json", "history.json")
 """Files of a run that stay what they were."""
-
-
-def open_momentum_run(path: Path) -> tuple[RunFolder, Run, MomentumOptions]:
-    """Return a run folder, its configuration, and what it says of the network.
-
-    Raises:
-        UserError: It is no run of a momentum network.
-    """
-    folder, run = open_run(path)
-    if not isinstance(run.model, MomentumOptions):
-        raise UserError(f"{path} is a run of {run.preset!r}; it needs to be one of momentum_*")
-    return folder, run, run.model
 
 
 def with_response(run: Run, model: keras.Model, response: ResponseOptions | None) -> tuple[Run, keras.Model]:
@@ -63,28 +51,28 @@ def calibrated(run: Run, model: keras.Model, rows: Rows) -> tuple[Run, keras.Mod
     return with_response(run, bare, ResponseOptions(slope=_three(fit.slope), offset=_three(fit.offset)))
 
 
-def calibrate(path: Path, rows: Rows, out: Path) -> Run:
+def calibrate(folder: RunFolder, run: Run, rows: Rows, out: Path) -> Run:
     """Calibrate the network of a run and leave it as another run folder, ready to be exported.
 
     Args:
-        path: Run folder of a momentum network.
+        folder: Run folder of a momentum network.
+        run: Its configuration.
         rows: Muons, see `muon_columns`.
         out: Run folder to make.
 
     Raises:
-        UserError: `out` exists, the run is none of a momentum network, or the network does not follow.
+        UserError: `out` exists, or the network does not follow the momenta.
     """
     if out.exists():
         raise UserError(f"{out} exists; choose another folder")
-    folder, run, _ = open_momentum_run(path)
     changed, network = calibrated(run, load_model(folder.best, task_of(run)), rows)
     temporary = out.with_name(f".{out.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     made = RunFolder(temporary)
     for name in COPIED:
-        if (path / name).is_file():
-            shutil.copy(path / name, temporary / name)
+        if (folder.path / name).is_file():
+            shutil.copy(folder.path / name, temporary / name)
     save_model(network, made.best)
     made.write("config.json", changed.model_dump(mode="json"))
     temporary.rename(out)

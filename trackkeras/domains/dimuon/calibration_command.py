@@ -35,26 +35,19 @@ def calibrate(
 
     Example: trackkeras dimuon calibrate runs/jpsi --file JPsi_Dump.root --out runs/jpsi_calibrated
     """
-    from trackkeras.domain import task_of
-    from trackkeras.domains.dimuon.momentum import MomentumTask
+    from trackkeras.domains.dimuon.momentum import open_momentum_run
     from trackkeras.domains.dimuon.momentum_options import MomentumOptions
-    from trackkeras.runs import open_run
     from trackkeras.tensorflow_import import load_tensorflow
 
-    folder, configuration = open_run(run)
-    if not isinstance(configuration.model, MomentumOptions):
-        raise UserError(f"{run} is a run of {configuration.preset!r}; only momentum_* can be calibrated")
+    folder, configuration, task = open_momentum_run(run)
     if out.exists():
         raise UserError(f"{out} exists; choose another folder")
-    task = task_of(configuration)
-    assert isinstance(task, MomentumTask)
     load_tensorflow()
     from trackkeras.domains.dimuon.calibration import calibrate as make
     from trackkeras.evaluation import training_rows
 
     rows = muons_of(file, task) if file else training_rows(folder, configuration, task)
-
-    made = make(run, rows, out).model
+    made = make(folder, configuration, rows, out).model
     assert isinstance(made, MomentumOptions)
     assert made.response is not None
     muons = len(rows["momentum"])

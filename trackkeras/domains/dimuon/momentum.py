@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from trackkeras.config import ModelOptions, Run
-from trackkeras.domain import Axis, Baseline, Metric, Parity, Rows, Signature, Task, Tensor
+from trackkeras.domain import Axis, Baseline, Metric, Parity, Rows, Signature, Task, Tensor, task_of
 from trackkeras.domains.dimuon.detectors import PLANES
 from trackkeras.domains.dimuon.momentum_options import MomentumOptions
 from trackkeras.domains.dimuon.momentum_rows import muon_batch, muon_columns
 from trackkeras.errors import UserError
+from trackkeras.runs import RunFolder, open_run
 
 if TYPE_CHECKING:
     import keras
@@ -182,6 +184,19 @@ class Station1Task(MomentumTask):
     columns: ClassVar[tuple[str, ...]] = ("elements", "drift", "momentum_st1", "muon")
     truth: ClassVar[str] = "momentum_st1"
     place: ClassVar[str] = "at station 1"
+
+
+def open_momentum_run(path: Path) -> tuple[RunFolder, Run, MomentumTask]:
+    """Return the run folder of a momentum network, its configuration and its task.
+
+    Raises:
+        UserError: It is no run folder, or one of another kind of network.
+    """
+    folder, run = open_run(path)
+    task = task_of(run)
+    if not isinstance(task, MomentumTask):
+        raise UserError(f"{path} is a run of {run.preset!r}; this needs one of a preset momentum_*")
+    return folder, run, task
 
 
 RELATIVE, FLOOR = 1e-5, 1e-8
