@@ -14,11 +14,12 @@ import pytest
 import tensorflow as tf
 
 from tfrecords_tools.generate import Recipe, generate
-from trackkeras.checkpoints import copy_weights
+from trackkeras.checkpoints import copy_weights, load_model
 from trackkeras.domain import Rows, find_domain, find_task, task_of
 from trackkeras.domains.dimuon import momentum_models
 from trackkeras.domains.dimuon.mass import mixed_response, pair_mass
-from trackkeras.domains.dimuon.momentum_baselines import PENALTY, HitFeatures, fitted, ridge
+from trackkeras.domains.dimuon.momentum import COMPONENTS, open_momentum_run
+from trackkeras.domains.dimuon.momentum_baselines import PENALTY, HitFeatures, fitted, mean_momentum, ridge
 from trackkeras.domains.dimuon.momentum_models import SCALES, build_momentum
 from trackkeras.domains.dimuon.momentum_options import MomentumOptions
 from trackkeras.domains.dimuon.momentum_rows import muon_batch, muon_columns
@@ -363,6 +364,20 @@ def test_response_is_taken_back(rows: Rows) -> None:
         LinearResponse(truth, -shrunk, charge)
     with pytest.raises(UserError, match="different momenta, received 1"):
         LinearResponse(truth[:1], shrunk[:1], charge[:1])
+
+
+def test_the_shipped_network_follows_the_momenta_of_its_own_sample(rows: Rows) -> None:
+    folder, _, task = open_momentum_run(Path(__file__).parents[2] / "results" / "momentum_medium")
+    found = {
+        key: np.asarray(value) for key, value in load_model(folder.best, task)(task.inputs(rows)).items()
+    }
+    errors = task.errors(rows, found)
+    assert errors["squared"].mean() < 0.15 * task.errors(rows, mean_momentum(rows)(rows))["squared"].mean()
+    assert abs(errors["pz"].mean()) < 0.2
+    for name in COMPONENTS:
+        assert errors[f"{name}_pull"].std() == pytest.approx(1.0, abs=0.2)
+    response = LinearResponse(rows["momentum"], found["momentum"], rows["charge"])
+    np.testing.assert_allclose(response.slope, 1.0, atol=0.1)
 
 
 def test_training_evaluation_and_export_see_muons(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ class MomentumOptions(ModelOptions):
     precision: Literal["float32", "float64"] = Field(
         "float64",
         description="Arithmetic of the saved network; training is in float32. In float32, ONNX Runtime may "
-        "differ from Keras by a little more than the parity rule allows, 1e-5, in the worst of 100,000 muons.",
+        "differ from Keras by a little more than the parity rule allows in the worst of 100,000 muons.",
     )
     resolution: float = Field(
         0.03, gt=0, description="Error of drift distances [cm] with which the sides of wires are weighed."
