@@ -1133,6 +1133,45 @@ def export(
         print(f"  {name}: {', '.join(shares)} on {entry['rows']:,} rows ({entry['rule']})")
 
 
+@app.command("compare-with-cpp")
+def compare_with_cpp(
+    bundle: Annotated[Path, typer.Argument(help="Version folder of a bundle.")],
+    run: Annotated[
+        Path | None, typer.Option(help="Run folder that it was exported from; default: runs/ITS NAME.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Dataset folder; default: the run's own.")] = None,
+    rows: Annotated[int, typer.Option(help="Rows, such as tracks, muons or events.")] = 100_000,
+    split: Annotated[str, typer.Option(help="Split that they are the first rows of.")] = "train",
+    output: Annotated[Path | None, typer.Option(help="Also write the table to this JSON file.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare a bundle in C++, over ONNX Runtime and TensorFlow's C API, with Keras on the same rows.
+
+    For bundles of every domain. The exit code is 1 if an engine differs by more than the bundle's own rule.
+
+    Example: trackkeras compare-with-cpp bundles/momentum_medium-jpsi/1 --data data/jpsi --rows 100000
+    """
+    from serving.bundle import read_bundle
+    from trackkeras.runs import open_run
+
+    found = run or Path("runs") / str(read_bundle(bundle).description.get("run"))
+    open_run(found)
+    if data is not None:
+        _check_dataset(data)
+    load_tensorflow()
+    from trackkeras.cpp_parity import compare_engines
+
+    table = _show_report(
+        {"bundle": str(bundle), "run": str(found)},
+        lambda: compare_engines(bundle, found, data, rows=rows, split=split),
+        output,
+        as_json,
+        ("rule",),
+    )
+    if any(row["share_of_allowance"] > 1 for row in table):
+        raise typer.Exit(1)
+
+
 @app.command()
 def serve(
     bundles: Annotated[list[Path], typer.Argument(help="Bundles, or folders of bundles.")],
@@ -1488,24 +1527,26 @@ def _show_report(
     output: Path | None,
     as_json: bool,
     hidden: tuple[str, ...] = (),
-) -> None:
-    """Print a table with the machine that it was measured on, and write both to a file."""
+) -> list[dict[str, Any]]:
+    """Print a table with the machine that it was measured on, write both to a file, return the rows."""
     from tfrecords_tools.files import write_json
     from trackkeras.bench import machine, machine_line
     from trackkeras.errors import UserError
 
     if output is not None and not output.parent.is_dir():
         raise UserError(f"no such folder: {output.parent}")
-    report = head | {"machine": machine(), "rows": measure()}
+    rows = measure()
+    report = head | {"machine": machine(), "rows": rows}
     if output is not None:
         write_json(output, report)
     if as_json:
         _print_json(report)
-        return
-    _print_rows([{key: value for key, value in row.items() if key not in hidden} for row in report["rows"]])
-    for text in dict.fromkeys(row[key] for key in hidden for row in report["rows"]):
+        return rows
+    _print_rows([{key: value for key, value in row.items() if key not in hidden} for row in rows])
+    for text in dict.fromkeys(row[key] for key in hidden for row in rows):
         print(text)
     print(machine_line(report["machine"]))
+    return rows
 
 
 def _show_bench(rows: list[dict[str, Any]], as_json: bool) -> None:

@@ -281,7 +281,7 @@ def evaluate(
     model = load_model(folder.best, task)
     sample = dataset_sample(task, source, split, limit)
     config = source.manifest.config
-    fitted = task.fitted_baselines(lambda: _training_rows(folder, run, task))
+    fitted = task.fitted_baselines(lambda: training_rows(folder, run, task))
     own = _estimators(task, run, model, task.baselines(config, run) + fitted)
     wanted: list[tuple[Sample, Estimators]] = [(sample, own)]
     for name, other in others.items():
@@ -331,7 +331,7 @@ def dataset_sample(task: Task, source: Dataset, split: str, limit: int | None = 
     return Sample(split, description, rows)
 
 
-def _training_rows(folder: RunFolder, run: Run, task: Task) -> Rows:
+def training_rows(folder: RunFolder, run: Run, task: Task) -> Rows:
     """Return rows on which a run was trained, not those of another dataset that it is evaluated on."""
     source = open_dataset(Path(folder.read("dataset.json")["path"]), run)
     return task.read_rows(source, "train", min(FIT_ROWS, run.data.train_rows or FIT_ROWS))

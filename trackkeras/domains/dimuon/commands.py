@@ -11,6 +11,7 @@ import typer
 
 from trackkeras.console import JsonOption, print_json, print_rows
 from trackkeras.domains.dimuon.attention_command import attention
+from trackkeras.domains.dimuon.calibration_command import calibrate
 from trackkeras.domains.dimuon.chain_command import export_chain
 from trackkeras.domains.dimuon.command_files import (
     new_files,
@@ -52,6 +53,7 @@ app.command()(evaluate)
 app.command()(display)
 app.command("export-chain")(export_chain)
 app.command()(attention)
+app.command()(calibrate)
 
 
 @app.command()

@@ -1,20 +1,25 @@
-"""The momentum of a muon at its vertex from its hits, with an uncertainty."""
+"""The momentum of a muon, at its vertex or at station 1, from its hits, with an uncertainty."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from trackkeras.config import ModelOptions, Run
-from trackkeras.domain import Axis, Baseline, Metric, Parity, Rows, Signature, Task, Tensor
+from trackkeras.domain import Axis, Baseline, Metric, Parity, Rows, Signature, Task, Tensor, task_of
 from trackkeras.domains.dimuon.detectors import PLANES
 from trackkeras.domains.dimuon.momentum_options import MomentumOptions
 from trackkeras.domains.dimuon.momentum_rows import found_hits, muon_batch, muon_columns
+from trackkeras.errors import UserError
+from trackkeras.runs import RunFolder, open_run
 
 if TYPE_CHECKING:
     import keras
+
+    from tfrecords_tools.reader import Dataset
 
 COMPONENTS = ("px", "py", "pz")
 
@@ -27,12 +32,15 @@ class MomentumTask(Task):
     options = MomentumOptions
     columns: ClassVar[tuple[str, ...]] = ("elements", "drift", "momentum", "muon")
     keras_modules: ClassVar[tuple[str, ...]] = ("trackkeras.domains.dimuon.momentum_models",)
-    parity_rows: ClassVar[int] = 20_000
+    truth_column: ClassVar[str] = "momentum"
+    """Column of the momentum that is asked for."""
+    place: ClassVar[str] = "at the vertex"
+    """Where that is."""
 
     def for_model(self, model: ModelOptions) -> Task:
-        """Return the task of the hits that the options name."""
+        """Return the task of the target and of the hits that the options name."""
         assert isinstance(model, MomentumOptions)
-        return self if model.hits == "truth" else FoundMomentumTask()
+        return TASKS[model.target, model.hits]
 
     def signature(self) -> Signature:
         """Return inputs and outputs of the network, with one example: a muon without hits."""
@@ -43,7 +51,7 @@ class MomentumTask(Task):
                 Tensor("charge", (1,), "1", "+1 or -1"),
             ),
             outputs=(
-                Tensor("momentum", (3,), "GeV", "px, py, pz at the vertex"),
+                Tensor("momentum", (3,), "GeV", f"px, py, pz {self.place}"),
                 Tensor("sigma", (3,), "GeV", "uncertainty of px, py, pz, one standard deviation"),
             ),
             examples={
@@ -55,21 +63,35 @@ class MomentumTask(Task):
 
     def own_rows(self, rows: Rows) -> Rows:
         """Return the muons of some events."""
-        return muon_columns(rows)
+        return muon_columns(rows, self.truth_column)
+
+    def read_rows(self, source: Dataset, split: str, limit: int | None = None) -> Rows:
+        """Return the muons of a split.
+
+        Raises:
+            UserError: No muon has the momentum that is asked for.
+        """
+        rows = super().read_rows(source, split, limit)
+        if not len(rows["momentum"]):
+            raise UserError(
+                f"{source.directory}, {split}: no muon with a momentum {self.place} (column {self.truth_column}); "
+                "RUS files of the older naming have none at station 1"
+            )
+        return rows
 
     def build(self, run: Run, statistics: Mapping[str, Any]) -> keras.Model:
         """Return the network with its loss."""
         from trackkeras.domains.dimuon.momentum_models import build_momentum
 
         assert isinstance(run.model, MomentumOptions)
-        return build_momentum(run.model, training=True)
+        return build_momentum(run.model)
 
     def build_deployed(self, run: Run, statistics: Mapping[str, Any]) -> keras.Model:
-        """Return the network alone."""
+        """Return the network alone, in the precision that the preset saves it in."""
         from trackkeras.domains.dimuon.momentum_models import build_momentum
 
         assert isinstance(run.model, MomentumOptions)
-        return build_momentum(run.model, training=False)
+        return build_momentum(run.model, run.model.precision)
 
     def compile_arguments(self, run: Run, statistics: Mapping[str, Any]) -> dict[str, Any]:
         """Return nothing: the network has its loss."""
@@ -77,7 +99,7 @@ class MomentumTask(Task):
 
     def split_batch(self, run: Run, batch: Mapping[str, Any]) -> tuple[Any, ...]:
         """Return inputs, truth and weights of the muons of a batch of events."""
-        return muon_batch(batch)
+        return muon_batch(batch, self.truth_column)
 
     def shrink(self, model: ModelOptions) -> ModelOptions:
         """Return the same network with one layer of eight units."""
@@ -151,7 +173,17 @@ class MomentumTask(Task):
 
     def parity(self) -> Parity:
         """Return the rule for exported models."""
-        return Parity("|difference| <= 1 MeV + 1e-4 of the momentum; of sigma, 1 MeV + 1e-3 of it", _excess)
+        return Parity(
+            "|difference| of px, py, pz <= 1e-5 of |p|, of sigma <= 1e-5 of it; 10 eV more for both", _excess
+        )
+
+
+class Station1Task(MomentumTask):
+    """The same at station 1, behind the iron, where nothing but the chambers limits the estimate."""
+
+    columns: ClassVar[tuple[str, ...]] = ("elements", "drift", "momentum_st1", "muon")
+    truth_column: ClassVar[str] = "momentum_st1"
+    place: ClassVar[str] = "at station 1"
 
 
 class FoundMomentumTask(MomentumTask):
@@ -172,10 +204,42 @@ class FoundMomentumTask(MomentumTask):
         return super().split_batch(run, found_hits(batch, tf.cast(found, tf.int64)))
 
 
+class FoundStation1Task(FoundMomentumTask, Station1Task):
+    """The momentum at station 1 from the hits that a finder found."""
+
+    columns: ClassVar[tuple[str, ...]] = ("found_elements", "found_drift", "momentum_st1", "muon")
+
+
+TASKS: dict[tuple[str, str], MomentumTask] = {
+    ("vertex", "truth"): MomentumTask(),
+    ("vertex", "finder"): FoundMomentumTask(),
+    ("station_1", "truth"): Station1Task(),
+    ("station_1", "finder"): FoundStation1Task(),
+}
+"""By `model.target` and `model.hits`."""
+
+
+def open_momentum_run(path: Path) -> tuple[RunFolder, Run, MomentumTask]:
+    """Return the run folder of a momentum network, its configuration and its task.
+
+    Raises:
+        UserError: It is no run folder, or one of another kind of network.
+    """
+    folder, run = open_run(path)
+    task = task_of(run)
+    if not isinstance(task, MomentumTask):
+        raise UserError(f"{path} is a run of {run.preset!r}; this needs one of a preset momentum_*")
+    return folder, run, task
+
+
+RELATIVE, FLOOR = 1e-5, 1e-8
+"""Allowed difference of exported models: of the momentum's size, as a small component has no precision of its
+own; and in GeV, far below every uncertainty, so that nothing is divided by 0."""
+
+
 def _excess(rows: Rows, reference: Rows, other: Rows) -> Any:
-    expected, got = reference["momentum"].astype(float), other["momentum"].astype(float)
-    size = np.linalg.norm(expected, axis=1)
-    momentum = np.abs(got - expected).max(axis=1) / (1e-3 + 1e-4 * size)
-    sigma = reference["sigma"].astype(float)
-    spread = np.abs(other["sigma"] - sigma) / (1e-3 + 1e-3 * sigma)
-    return np.maximum(momentum, spread.max(axis=1))
+    expected, sigma = reference["momentum"].astype(float), reference["sigma"].astype(float)
+    size = np.linalg.norm(expected, axis=1, keepdims=True)
+    momentum = np.abs(other["momentum"] - expected) / (FLOOR + RELATIVE * size)
+    spread = np.abs(other["sigma"] - sigma) / (FLOOR + RELATIVE * sigma)
+    return np.maximum(momentum, spread).max(axis=1)

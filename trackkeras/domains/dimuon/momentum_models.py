@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any
+from math import sqrt
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 from keras import ops
 
 from trackkeras.domains.dimuon.detectors import PLANES
-from trackkeras.domains.dimuon.momentum_options import MomentumOptions
+from trackkeras.domains.dimuon.momentum_options import MomentumOptions, ResponseOptions, Target, Three
 from trackkeras.domains.dimuon.spectrometer import KMAG
 from trackkeras.domains.dimuon.tracklets import Tracklets
 from trackkeras.layers.dense import dense_stack
@@ -19,17 +21,31 @@ from trackkeras.layers.standardize import Standardize
 MOST_MOMENTUM = 150.0
 """A muon that KMAG bends less is taken for one of so many GeV."""
 
-MEAN_LOSS = 7.0
-"""Typical energy loss between vertex and station 1 [GeV], to which the network's correction is added."""
 
-MEAN_TURN = -2.6
-"""Typical px at the vertex less px at station 1 of a positive muon [GeV]: FMAG's bend."""
+UNITY: Three = (1.0, 1.0, 1.0)
+NOTHING: Three = (0.0, 0.0, 0.0)
+"""Slope and offset of a response that is as it should be."""
 
-SCALE = (0.3, 0.3, 2.0)
-"""Size of the network's corrections to px, py, pz [GeV]; the losses measure errors in these units."""
 
-FLOOR = (0.005, 0.005, 0.05)
-"""Least uncertainty of px, py, pz [GeV]."""
+class Scales(NamedTuple):
+    """What the network's numbers of order one mean [GeV]; each of px, py, pz, of a positive muon.
+
+    Attributes:
+        shift: Typical momentum where it is asked for, less that at station 1.
+        size: Size of the network's corrections; the losses measure errors in these units.
+        floor: Least uncertainty.
+    """
+
+    shift: Three
+    size: Three
+    floor: Three
+
+
+SCALES: dict[Target, Scales] = {
+    # FMAG bends by 2.6 GeV, and its iron takes 7 GeV.
+    "vertex": Scales((-2.6, 0.0, 7.0), (0.3, 0.3, 2.0), (0.005, 0.005, 0.05)),
+    "station_1": Scales((0.0, 0.0, 0.0), (0.05, 0.05, 0.5), (0.001, 0.001, 0.01)),
+}
 
 FEATURES: tuple[tuple[str, float, float], ...] = (
     ("x at station 1", 6.5, 5.5),
@@ -95,31 +111,63 @@ class FirstEstimate(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="trackkeras")
-class AtVertex(keras.layers.Layer):
-    """Momentum at the vertex: that at station 1, FMAG's bend, the mean loss, and the network's correction."""
+class AtTarget(keras.layers.Layer):
+    """Momentum where it is asked for: that at station 1, the typical change, and the network's correction.
 
-    def __init__(self, **kwargs: Any) -> None:
+    Args:
+        target: Where it is asked for.
+        slope: Of the response that is taken back, see `trackkeras.domains.dimuon.response`.
+        offset: Alike [GeV].
+    """
+
+    def __init__(self, target: Target, slope: Three = UNITY, offset: Three = NOTHING, **kwargs: Any) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})
+        self.target, self.slope, self.offset = target, tuple(slope), tuple(offset)
 
     def call(self, station: Any, correction: Any, charge: Any) -> Any:
         """Return `(n, 3)` [GeV] from `station` `(n, 3)` [GeV], `correction` `(n, 3)`, `charge` `(n, 1)`."""
-        shift = ops.convert_to_tensor([[MEAN_TURN, 0.0, MEAN_LOSS]], dtype="float32")
-        scale = ops.convert_to_tensor([SCALE], dtype="float32")
-        momentum = station + shift + scale * correction
-        return ops.concatenate([charge * momentum[:, :1], momentum[:, 1:]], axis=-1)
+        scales = SCALES[self.target]
+        shift, size, slope, offset = (
+            ops.convert_to_tensor([row], self.compute_dtype)
+            for row in (scales.shift, scales.size, self.slope, self.offset)
+        )
+        momentum = (station + shift + size * correction - offset) / slope
+        return ops.cast(ops.concatenate([charge * momentum[:, :1], momentum[:, 1:]], axis=-1), "float32")
+
+    def get_config(self) -> Mapping[str, Any]:
+        """Return the arguments of the constructor."""
+        own = {"target": self.target, "slope": self.slope, "offset": self.offset}
+        return {**super().get_config(), **own}
 
 
 @keras.saving.register_keras_serializable(package="trackkeras")
 class Uncertainty(keras.layers.Layer):
-    """A positive uncertainty of each component [GeV], from numbers of order one."""
+    """A positive uncertainty of each component [GeV], from numbers of order one.
 
-    def __init__(self, **kwargs: Any) -> None:
+    Where the response is taken back, what it hid appears: an estimate that was drawn to a mean by the factor
+    `slope` has, undrawn, an uncertainty larger by its inverse root (as Gaussian errors and momenta have).
+
+    Args:
+        target: Where the momentum is asked for.
+        slope: Of the response that is taken back.
+    """
+
+    def __init__(self, target: Target, slope: Three = UNITY, **kwargs: Any) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})
+        self.target, self.slope = target, tuple(slope)
 
     def call(self, heads: Any) -> Any:
         """Return `(n, 3)` [GeV] from `(n, 3)`."""
-        floor, scale = (ops.convert_to_tensor([numbers], dtype="float32") for numbers in (FLOOR, SCALE))
-        return floor + scale * ops.softplus(ops.cast(heads, "float32"))
+        scales = SCALES[self.target]
+        floor, size, stretch = (
+            ops.convert_to_tensor([row], self.compute_dtype)
+            for row in (scales.floor, scales.size, [1.0 / sqrt(slope) for slope in self.slope])
+        )
+        return ops.cast(stretch * (floor + size * ops.softplus(heads)), "float32")
+
+    def get_config(self) -> Mapping[str, Any]:
+        """Return the arguments of the constructor."""
+        return {**super().get_config(), "target": self.target, "slope": self.slope}
 
 
 @keras.saving.register_keras_serializable(package="trackkeras")
@@ -147,7 +195,7 @@ class MomentumModel(keras.Model):
             sample_weight: `(n,)`; rows of weight 0 count for nothing.
             training: Not used.
         """
-        scale = tf.constant([SCALE])
+        scale = tf.constant([SCALES[self.get_layer("momentum").target].size])
         truth, momentum = y["momentum"] / scale, y_pred["momentum"] / scale
         sigma = y_pred["sigma"] / scale
         squared = tf.reduce_sum(tf.square(truth - momentum), axis=-1)
@@ -160,38 +208,45 @@ class MomentumModel(keras.Model):
         return mean / tf.distribute.get_strategy().num_replicas_in_sync
 
 
-def build_momentum(options: MomentumOptions, *, training: bool) -> keras.Model:
+def build_momentum(options: MomentumOptions, precision: str | None = None) -> keras.Model:
     """Build a momentum network.
 
     Args:
-        options: Widths, activation, resolution.
-        training: Whether it carries its loss.
+        options: Widths, activation, resolution, target.
+        precision: Number format of all layers. None is for training: the model carries its loss and takes
+            no response back, hidden layers follow the global policy, the others compute in float32.
 
     Returns:
         A model from `elements` `(n, 62)`, `drift` `(n, 62)` [cm], `charge` `(n, 1)` to `momentum` and
-        `sigma`, `(n, 3)` [GeV].
+        `sigma`, `(n, 3)` [GeV], inputs and outputs in float32.
     """
     inputs = {
         "elements": keras.Input((PLANES,), name="elements", dtype="int32"),
         "drift": keras.Input((PLANES,), name="drift", dtype="float32"),
         "charge": keras.Input((1,), name="charge", dtype="float32"),
     }
-    tracklets = Tracklets(options.resolution, name="tracklets")(*inputs.values())
-    station, features = FirstEstimate(name="first_estimate")(tracklets)
+    edge = precision or "float32"
+    tracklets = Tracklets(options.resolution, dtype=edge, name="tracklets")(*inputs.values())
+    station, features = FirstEstimate(dtype=edge, name="first_estimate")(tracklets)
     _, mean, scale = zip(*FEATURES, strict=True)
-    features = Standardize(list(mean), list(scale), dtype="float32", name="features")(features)
-    hidden = dense_stack(features, options.widths, options.activation)
+    features = Standardize(list(mean), list(scale), dtype=edge, name="features")(features)
+
+    def head(name: str, **arguments: Any) -> keras.layers.Dense:
+        return keras.layers.Dense(3, kernel_initializer="zeros", dtype=edge, name=name, **arguments)
+
+    hidden = dense_stack(features, options.widths, options.activation, dtype=precision)
     # The linear part finds what a regression would, the rest begins at nothing.
-    linear = keras.layers.Dense(3, kernel_initializer="zeros", dtype="float32", name="linear")(features)
-    curved = keras.layers.Dense(
-        3, use_bias=False, kernel_initializer="zeros", dtype="float32", name="curved"
-    )(hidden)
-    correction = keras.layers.Add(dtype="float32", name="correction")([linear, curved])
-    momentum = AtVertex(name="momentum")(station, correction, inputs["charge"])
-    doubt = dense_stack(features, options.widths[-1:], options.activation, name="doubt")
-    heads = keras.layers.Dense(3, kernel_initializer="zeros", dtype="float32", name="spread")(doubt)
-    outputs = {"momentum": momentum, "sigma": Uncertainty(name="sigma")(heads)}
-    return (MomentumModel if training else keras.Model)(inputs, outputs, name="momentum")
+    parts = [head("linear")(features), head("curved", use_bias=False)(hidden)]
+    correction = keras.layers.Add(dtype=edge, name="correction")(parts)
+    doubt = dense_stack(features, options.widths[-1:], options.activation, name="doubt", dtype=precision)
+    response = (options.response if precision else None) or ResponseOptions(slope=UNITY)
+    momentum = AtTarget(options.target, response.slope, response.offset, dtype=edge, name="momentum")
+    sigma = Uncertainty(options.target, response.slope, dtype=edge, name="sigma")
+    outputs = {
+        "momentum": momentum(station, correction, inputs["charge"]),
+        "sigma": sigma(head("spread")(doubt)),
+    }
+    return (MomentumModel if precision is None else keras.Model)(inputs, outputs, name="momentum")
 
 
 def network_operations(options: MomentumOptions) -> float:

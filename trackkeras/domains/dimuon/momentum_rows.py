@@ -11,31 +11,39 @@ from trackkeras.domain import Rows
 from trackkeras.domains.dimuon.events import CHARGES
 
 
-def muon_columns(rows: Rows) -> Rows:
+def muon_columns(rows: Rows, momentum: str = "momentum") -> Rows:
     """Return the muons of some events, absent ones left out; the mu+ of an event comes before its mu-.
 
     Args:
         rows: `elements` and `drift` `(n, 2, 62)`, `momentum` `(n, 2, 3)`, `muon` `(n, 2)`, as in records.
+        momentum: Column whose momentum it is; muons for which it is not known, 0, are absent.
 
     Returns:
         For m muons `elements` `(m, 62)` int32, `drift` `(m, 62)` [cm], not negative, `charge` `(m, 1)`,
         `momentum` `(m, 3)` [GeV], its `sigma`, 0 as it is the truth, and `event` `(m,)`, the event's row.
     """
-    there = rows["muon"] > 0
+    there = (rows["muon"] > 0) & rows[momentum].any(axis=-1)
     event, muon = np.nonzero(there)
-    momentum = rows["momentum"][there]
+    truth = rows[momentum][there]
     return {
         "elements": rows["elements"][there].astype(np.int32),
         "drift": np.abs(rows["drift"][there]),
         "charge": np.take(np.array(CHARGES, dtype=np.float32), muon)[:, None],
-        "momentum": momentum,
-        "sigma": np.zeros_like(momentum),
+        "momentum": truth,
+        "sigma": np.zeros_like(truth),
         "event": event,
     }
 
 
-def muon_batch(batch: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], Any]:
-    """Return inputs, truth and weights of all muons of a batch of events; absent ones have weight 0."""
+def muon_batch(
+    batch: Mapping[str, Any], momentum: str = "momentum"
+) -> tuple[dict[str, Any], dict[str, Any], Any]:
+    """Return inputs, truth and weights of all muons of a batch of events; absent ones have weight 0.
+
+    Args:
+        batch: Columns of some events.
+        momentum: See `muon_columns`.
+    """
     import tensorflow as tf
 
     def unfolded(name: str) -> Any:
@@ -48,8 +56,9 @@ def muon_batch(batch: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
         "drift": tf.abs(unfolded("drift")),
         "charge": charges,
     }
-    weight = tf.cast(tf.reshape(batch["muon"], (-1,)), tf.float32)
-    return inputs, {"momentum": unfolded("momentum")}, weight
+    truth = unfolded(momentum)
+    there = (unfolded("muon") > 0) & tf.reduce_any(truth != 0, axis=-1)
+    return inputs, {"momentum": truth}, tf.cast(there, tf.float32)
 
 
 def found_hits(events: Mapping[str, Any], found: Any) -> dict[str, Any]:

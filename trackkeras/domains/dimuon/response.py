@@ -38,6 +38,11 @@ class LinearResponse:
         if (self.slope <= 0).any():
             raise UserError(f"px, py and pz do not follow the truth: slopes {self.slope.round(3).tolist()}")
 
+    @property
+    def offset(self) -> Floats:
+        """Reconstructed px, py, pz of a positive muon where the true ones are 0, `(3,)` [GeV]."""
+        return self.found - self.slope * self.truth
+
     def undo(self, reconstructed: Floats, charge: Floats) -> Floats:
         """Return momenta `(n, 3)` [GeV] whose response has slope 1 and offset 0 on the muons of the fit."""
         found = mirrored(reconstructed, charge)

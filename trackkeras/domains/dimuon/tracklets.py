@@ -26,7 +26,7 @@ from trackkeras.domains.dimuon.spectrometer import KMAG
 STATIONS = tuple(tuple(range(first, first + 6)) for first in (1, 13, 19, 25))
 """Numbers of the chambers of stations 1, 2, and of the upper and lower half of 3."""
 
-SIDES: NDArray[np.float32] = np.array(list(product((-1.0, 1.0), repeat=6)), dtype=np.float32)
+SIDES: NDArray[np.float64] = np.array(list(product((-1.0, 1.0), repeat=6)))
 """All sets of sides, `(64, 6)`."""
 
 KMAG_CENTRE = 0.5 * (KMAG.start + KMAG.end)
@@ -42,12 +42,20 @@ ROUNDS, FINE_ROUNDS = 3, 2
 class StationFit:
     """x and y of a muon at the middle of stations of six chambers, all stations at once.
 
+    The normal equations of a station with hits in one view only are all but singular: what is left of their
+    determinant is the prior's 1e-7, which a difference of two products of order one does not leave in
+    float32. So all is written with sines of angles between planes, which are zero within a view: the
+    determinant is a sum of positive terms (Lagrange's identity), and nothing large cancels.
+
     Args:
         stations: Numbers of the detectors of each of s stations, in the order of the numbers.
         resolution: Error of a drift distance [cm].
+        dtype: Number format.
     """
 
-    def __init__(self, stations: Sequence[tuple[int, ...]], resolution: float) -> None:
+    def __init__(
+        self, stations: Sequence[tuple[int, ...]], resolution: float, dtype: str = "float32"
+    ) -> None:
         by_number = {plane.number: plane for plane in PLANES}
         planes = [[by_number[number] for number in numbers] for numbers in stations]
 
@@ -59,18 +67,26 @@ class StationFit:
         pitch = table(lambda plane: plane.pitch)
         self.first = [numbers[0] - 1 for numbers in stations]
         self.z = [float(middle) for middle in z.mean(axis=1)]
-        self.cos, self.sin, self.pitch, self.origin, self.offset = (
-            values.astype(np.float32)
+        cos, sin = np.cos(angle), np.sin(angle)
+        between = np.sin(angle[:, :, None] - angle[:, None, :])
+        self.cos, self.sin, self.pitch, self.origin, self.offset, self.sides = (
+            values.astype(dtype)
             for values in (
-                np.cos(angle),
-                np.sin(angle),
+                cos,
+                sin,
                 pitch,
                 table(lambda plane: plane.origin),
                 z - z.mean(axis=1, keepdims=True),
+                SIDES,
             )
         )
+        # Of plane i, summed over planes j: the gains of x and y, and the determinant.
+        self.across_x, self.across_y, self.squared = (
+            values.astype(dtype)
+            for values in (-between * sin[:, None], between * cos[:, None], 0.5 * between**2)
+        )
         self.resolution = resolution
-        self.cell = (pitch.mean(axis=1, keepdims=True) / 12**0.5).astype(np.float32)
+        self.cell = (pitch.mean(axis=1, keepdims=True) / 12**0.5).astype(dtype)
 
     def hits(self, elements: Any, drift: Any) -> tuple[Any, Any, Any]:
         """Return wires [cm], distances [cm] and presence of the planes, each `(n, s, 6)`."""
@@ -84,17 +100,25 @@ class StationFit:
     def rough(self, wires: Any, present: Any, slope_x: Any, slope_y: Any) -> tuple[Any, Any]:
         """Return x and y from wires alone, each `(n, s)`, for slopes `(n, s)`."""
         measured = self._straightened(wires, present, slope_x, slope_y)
-        return _solve(present, self.cos, self.sin, measured, np.square(self.cell[:, 0] / PRIOR))
+        gains = self._gains(present, np.square(self.cell / PRIOR))
+        x, y = (ops.sum(gain * measured, axis=-1) for gain in gains)
+        return x, y
 
     def fine(
         self, wires: Any, distances: Any, present: Any, slope_x: Any, slope_y: Any
     ) -> tuple[Any, Any, Any]:
         """Return x, y and the spread of x over the sides, from wires and distances, each `(n, s)`."""
-        measured = self._straightened(wires, present, slope_x, slope_y)[:, :, None]
-        measured = measured + SIDES * distances[:, :, None]
-        present, cos, sin = present[:, :, None], self.cos[:, None], self.sin[:, None]
-        x, y = _solve(present, cos, sin, measured, (self.resolution / PRIOR) ** 2)
-        residual = present * (measured - x[..., None] * cos - y[..., None] * sin)
+        measured = self._straightened(wires, present, slope_x, slope_y)
+        gains = self._gains(present, (self.resolution / PRIOR) ** 2)
+        # x and y are linear in what the planes measure: those of the wires, and what each set of sides adds.
+        x, y = (
+            ops.sum(gain * measured, axis=-1, keepdims=True)
+            + ops.matmul(gain * distances, np.transpose(self.sides))
+            for gain in gains
+        )
+        measured = measured[:, :, None] + self.sides * distances[:, :, None]
+        along = x[..., None] * self.cos[:, None] + y[..., None] * self.sin[:, None]
+        residual = present[:, :, None] * (measured - along)
         chi2 = ops.sum(ops.square(residual * (1.0 / self.resolution)), axis=-1)
         likely = ops.softmax(-0.5 * chi2, axis=-1)
         mean_x, mean_y = (ops.sum(likely * value, axis=-1) for value in (x, y))
@@ -105,24 +129,24 @@ class StationFit:
         slope = slope_x[..., None] * self.cos + slope_y[..., None] * self.sin
         return wires - present * self.offset * slope
 
+    def _gains(self, present: Any, weak: Any) -> tuple[Any, Any]:
+        """Return what x and y of a least-squares fit change per cm in each plane, each `(n, s, 6)`.
 
-def _solve(present: Any, cos: Any, sin: Any, measured: Any, weak: Any) -> tuple[Any, Any]:
-    """Return x and y that fit `measured` best, the sums of least squares taken over the last axis.
+        Args:
+            present: Weights of the planes, `(n, s, 6)`.
+            weak: Squared error of a plane over that of the prior.
+        """
 
-    Args:
-        present: Weights of the planes, like the next three.
-        cos: Of the planes' angles.
-        sin: Alike.
-        measured: x cos + y sin of each plane [cm].
-        weak: Squared error of a plane over that of the prior.
-    """
-    xx = ops.sum(present * cos * cos, axis=-1) + weak
-    xy = ops.sum(present * cos * sin, axis=-1)
-    yy = ops.sum(present * sin * sin, axis=-1) + weak
-    determinant = xx * yy - xy * xy
-    x = ops.sum(present * cos * measured, axis=-1)
-    y = ops.sum(present * sin * measured, axis=-1)
-    return (yy * x - xy * y) / determinant, (xx * y - xy * x) / determinant
+        def summed(table: Any) -> Any:
+            return ops.sum(present[:, :, None] * table, axis=-1)
+
+        planes = ops.sum(present, axis=-1, keepdims=True)
+        pairs = ops.sum(present * summed(self.squared), axis=-1, keepdims=True)
+        weight = present / (pairs + weak * planes + weak * weak)
+        return (
+            weight * (summed(self.across_x) + weak * self.cos),
+            weight * (summed(self.across_y) + weak * self.sin),
+        )
 
 
 def _share(one: Any, other: Any) -> Any:
@@ -145,7 +169,7 @@ class Tracklets(keras.layers.Layer):
     def __init__(self, resolution: float = 0.03, **kwargs: Any) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})
         self.resolution = float(resolution)
-        self.fit = StationFit(STATIONS, self.resolution)
+        self.fit = StationFit(STATIONS, self.resolution, self.compute_dtype)
 
     def call(self, elements: Any, drift: Any, charge: Any) -> Any:
         """Return the tracklets.
@@ -161,7 +185,7 @@ class Tracklets(keras.layers.Layer):
             over the sides at stations 1, 2, 3 [cm²]; and the number of planes of these stations that have a
             hit, over 18.
         """
-        wires, distances, present = self.fit.hits(ops.cast(elements, "float32"), ops.abs(drift))
+        wires, distances, present = self.fit.hits(ops.cast(elements, self.compute_dtype), ops.abs(drift))
         seen = ops.sum(present, axis=-1)
         share = _share(seen[:, 2:3], seen[:, 3:4])
 
