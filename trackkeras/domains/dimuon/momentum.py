@@ -74,7 +74,7 @@ class MomentumTask(Task):
         rows = super().read_rows(source, split, limit)
         if not len(rows["momentum"]):
             raise UserError(
-                f"{source.directory}, {split}: no muon with a momentum {self.place} (column {self.truth_column}); "
+                f"{source.directory}, {split}: no muon has a momentum {self.place}, in {self.truth_column}; "
                 "RUS files of the older naming have none at station 1"
             )
         return rows
