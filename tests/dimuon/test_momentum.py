@@ -251,7 +251,7 @@ def test_target_at_station_1_has_its_own_truth_and_leaves_out_what_is_not_known(
     np.testing.assert_array_equal(np.asarray(inputs["charge"])[known], own["charge"])
     batch["momentum_st1"][:] = 0
     source = SimpleNamespace(directory="folder", read=lambda *_, **__: batch)
-    with pytest.raises(UserError, match="folder, test: no muon with a momentum at station 1"):
+    with pytest.raises(UserError, match="folder, test: no muon has a momentum at station 1"):
         task.read_rows(source, "test")  # type: ignore[arg-type]
 
 
