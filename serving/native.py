@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import json
 import os
@@ -14,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -110,20 +112,32 @@ def build(program: str, folder: Path, header: Path | None = None, flags: Sequenc
     if compiler is None:
         raise ServingError("no C++ compiler: install g++ or name one in the variable CXX")
     target = folder / program
-    engines = (
-        ("onnx_model", "rest_model", "saved_model")
-        if "open_model.hpp" in (SOURCES / f"{program}.cpp").read_text()
-        else ()
-    )
-    command = [compiler, "-std=c++17", "-O2", *flags, f"-I{SOURCES}", "-o", str(target)]
+    command = ["-o", str(target)]
     if header is not None:
         command += [f'-DGENERATED_HEADER="{header.resolve()}"', f"-DGENERATED={header.stem}"]
-    command += [str(SOURCES / f"{name}.cpp") for name in (program, *engines)]
-    done = subprocess.run([*command, "-ldl", "-pthread"], capture_output=True, text=True, check=False)
+    command += [str(SOURCES / f"{program}.cpp")]
+    if "open_model.hpp" in (SOURCES / f"{program}.cpp").read_text():
+        command += [str(path) for path in _engine_objects(compiler, tuple(flags))]
+    _compile(compiler, [*flags, *command, "-ldl", "-pthread"], f"{program}.cpp")
+    return target
+
+
+@cache
+def _engine_objects(compiler: str, flags: tuple[str, ...]) -> tuple[Path, ...]:
+    """Compile what no header changes, once per process, and return the object files."""
+    folder = tempfile.TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    sources = [SOURCES / f"{name}.cpp" for name in ("onnx_model", "rest_model", "saved_model")]
+    _compile(compiler, [*flags, "-c", *map(str, sources)], "the engines", Path(folder.name))
+    return tuple(Path(folder.name) / f"{source.stem}.o" for source in sources)
+
+
+def _compile(compiler: str, words: Sequence[str], what: str, folder: Path | None = None) -> None:
+    command = [compiler, "-std=c++17", "-O2", f"-I{SOURCES}", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
     if done.returncode:
         first = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip())
-        raise ServingError(f"{compiler} cannot compile {program}.cpp: {first}")
-    return target
+        raise ServingError(f"{compiler} cannot compile {what}: {first}")
 
 
 @dataclass(frozen=True)

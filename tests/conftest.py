@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,26 @@ def trained_run(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
     run = load_run("mlp_tiny", ["training.epochs=2", "data.batch_size=256", "training.warmup_epochs=0"])
     return train(run, dataset, tmp_path_factory.mktemp("runs") / "small").path
+
+
+@pytest.fixture
+def run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[int, str, str]]:
+    """Run the command `trackkeras` in this process; takes its words, returns exit code, stdout, stderr."""
+    from trackkeras import cli
+
+    def call(*words: object) -> tuple[int, str, str]:
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", ["trackkeras", *map(str, words)])
+            try:
+                cli.main()
+                code = 0
+            except SystemExit as stop:
+                code = int(stop.code or 0)
+        return code, *capsys.readouterr()
+
+    return call
 
 
 @pytest.fixture

@@ -17,21 +17,6 @@ import typer
 from trackkeras import cli
 
 
-def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    """Run the command in this process, as `main` would; return exit code, stdout, stderr."""
-    before = sys.argv
-    sys.argv = ["trackkeras", *map(str, arguments)]
-    try:
-        cli.main()
-        code = 0
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    finally:
-        sys.argv = before
-    out, err = capsys.readouterr()
-    return code, out, err
-
-
 def commands() -> list[tuple[str, ...]]:
     group: Any = typer.main.get_command(cli.app)
     found: list[tuple[str, ...]] = []
@@ -42,10 +27,8 @@ def commands() -> list[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
-def test_every_command_helps_with_an_example(
-    command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, out, _ = run(capsys, *command, "--help")
+def test_every_command_helps_with_an_example(command: tuple[str, ...], run: Any) -> None:
+    code, out, _ = run(*command, "--help")
     assert code == 0
     assert f"Example: trackkeras {' '.join(command)}" in " ".join(out.split())
 
@@ -63,13 +46,13 @@ def test_help_imports_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
 
 
-def test_experiments_are_listed_with_the_numbers_of_their_tasks(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = run(capsys, "study", "extrapolation", "--only", "loss_weights", "--list", "--json")
+def test_experiments_are_listed_with_the_numbers_of_their_tasks(run: Any) -> None:
+    code, out, _ = run("study", "extrapolation", "--only", "loss_weights", "--list", "--json")
     assert code == 0
     entries = json.loads(out)
     assert [entry["index"] for entry in entries] == list(range(5))
     assert entries[4]["set"]["model.lambda_data"] == 0.1
-    code, out, _ = run(capsys, "study", "extrapolation", "--only", "loss_weights", "--list")
+    code, out, _ = run("study", "extrapolation", "--only", "loss_weights", "--list")
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()] == ["0", "1", "2", "3", "4"]
     assert "pinn_medium model.lambda_data=0.1 model.lambda_pde=1" in out.splitlines()[4]
@@ -129,10 +112,10 @@ BAD_INPUT = {
 
 @pytest.mark.parametrize("command", BAD_INPUT)
 def test_bad_input_is_one_line(
-    command: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: str, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    code, _, err = run(capsys, *shlex.split(command))
+    code, _, err = run(*shlex.split(command))
     assert code == 2
     lines = err.strip().splitlines()
     assert len(lines) == 1, err
@@ -141,96 +124,94 @@ def test_bad_input_is_one_line(
     assert not list(tmp_path.iterdir()), "bad input must leave nothing behind"
 
 
-def test_generate_inspect_verify_dump_ingest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_generate_inspect_verify_dump_ingest(tmp_path: Path, run: Any) -> None:
     data = tmp_path / "tracks"
     small = ("generate", "extrapolation", "--n", 2000, "--shards", 4, "--out", data)
-    code, out, err = run(capsys, *small)
+    code, out, err = run(*small)
     assert code == 0, err
     assert "2,000 rows in 4 shards" in out
     assert "rows (100 %)" in err
-    code, out, _ = run(capsys, "inspect", data)
+    code, out, _ = run("inspect", data)
     assert code == 0
     assert "1/MeV" in out
-    described = json.loads(run(capsys, "inspect", data, "--json")[1])
+    described = json.loads(run("inspect", data, "--json")[1])
     assert described["rows"] == 2000
-    assert run(capsys, "verify", data)[0] == 0
+    assert run("verify", data)[0] == 0
 
     npz = tmp_path / "tracks.npz"
-    assert run(capsys, "dump", data, "--split", "train", "--out", npz)[0] == 0
+    assert run("dump", data, "--split", "train", "--out", npz)[0] == 0
     with np.load(npz) as arrays:
         assert arrays["X"].shape == (1600, 6)
         assert arrays["Y"].shape == (1600, 4)
     again = tmp_path / "again"
-    code, _, err = run(capsys, "ingest", "extrapolation", npz, "--out", again, "--shards", 3)
+    code, _, err = run("ingest", "extrapolation", npz, "--out", again, "--shards", 3)
     assert code == 0, err
-    assert run(capsys, "verify", again)[0] == 0
+    assert run("verify", again)[0] == 0
 
-    other = run(capsys, *small, "--seed", 2)
+    other = run(*small, "--seed", 2)
     assert other[0] == 2
     assert "another recipe" in other[2]
     shard = sorted(data.glob("*train*"))[0]
     broken = bytearray(shard.read_bytes())
     broken[1000] ^= 4
     shard.write_bytes(broken)
-    code, out, _ = run(capsys, "verify", data)
+    code, out, _ = run("verify", data)
     assert code == 1
     assert shard.name in out
-    assert run(capsys, *small)[0] == 0
-    assert run(capsys, "verify", data)[0] == 0, "a rerun mends what is broken"
+    assert run(*small)[0] == 0
+    assert run("verify", data)[0] == 0, "a rerun mends what is broken"
 
 
-def test_one_shard_at_a_time_as_a_batch_system_does(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_one_shard_at_a_time_as_a_batch_system_does(tmp_path: Path, run: Any) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     common = ("generate", "extrapolation", "--n", 600, "--shards", 3)
-    run(capsys, *common, "--out", whole)
+    run(*common, "--out", whole)
     for shard in (2, 0):
-        code, out, _ = run(capsys, *common, "--out", parts, "--shard", shard)
+        code, out, _ = run(*common, "--out", parts, "--shard", shard)
         assert code == 0
         assert "others are still missing" in out
-    code, _, err = run(capsys, "inspect", parts)
+    code, _, err = run("inspect", parts)
     assert code == 2
     assert "is not complete" in err
-    run(capsys, *common, "--out", parts, "--shard", 1)
+    run(*common, "--out", parts, "--shard", 1)
     for path in sorted(whole.iterdir()):
         if path.is_file():
             assert path.read_bytes() == (parts / path.name).read_bytes()
 
 
-def test_field_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = run(capsys, "field", "info", "gaussian", "--json")
+def test_field_commands(tmp_path: Path, run: Any) -> None:
+    code, out, _ = run("field", "info", "gaussian", "--json")
     assert code == 0
     assert "-1.0182" in out
-    assert run(capsys, "field", "info", "lhcb")[0] == 0
+    assert run("field", "info", "lhcb")[0] == 0
 
 
 @pytest.mark.usefixtures("no_experiment_data")
-def test_evaluate_export_query(trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_export_query(trained_run: Path, tmp_path: Path, run: Any) -> None:
     folder = tmp_path / "runs" / "mine"
     shutil.copytree(trained_run, folder)
-    code, out, err = run(capsys, "evaluate", folder, "--limit", 500)
+    code, out, err = run("evaluate", folder, "--limit", 500)
     assert code == 0, err
     assert "target pos_mean_mm < 0.1: missed" in out
     assert (folder / "report.html").is_file()
-    assert run(capsys, "report", folder)[0] == 0
+    assert run("report", folder)[0] == 0
     twin = tmp_path / "runs" / "twin"
     shutil.copytree(folder, twin)
-    assert run(capsys, "evaluate", twin, "--limit", 500)[0] == 0
-    code, out, err = run(capsys, "compare", folder, twin, "--out", tmp_path / "comparison.html")
+    assert run("evaluate", twin, "--limit", 500)[0] == 0
+    code, out, err = run("compare", folder, twin, "--out", tmp_path / "comparison.html")
     assert code == 0, err
     assert "test: 500 rows" in out
     assert (tmp_path / "comparison.html").is_file()
     bundles = tmp_path / "bundles"
     best = ("--best", folder.parent, "--by", "pos_95_mm", "--json")
     for version, what in ((1, (folder,)), (2, best)):
-        code, out, err = run(capsys, "export", *what, "--out", bundles)
+        code, out, err = run("export", *what, "--out", bundles)
         assert code == 0, err
         assert (bundles / "mlp_tiny-mine" / str(version) / "saved_model.pb").is_file()
     assert "the smallest of 2 evaluated runs (next: twin" in err
     assert json.loads(out)["choice"]["metric"] == "pos_95_mm"
     assert json.loads(out)["parity"]["state_and_jacobian"]["onnx"]["excess"] <= 1
-    assert "base_path" in run(capsys, "serving-config", bundles)[1]
+    assert "base_path" in run("serving-config", bundles)[1]
 
     from serving.bundle import discover
     from serving.query import connect
@@ -247,17 +228,15 @@ def test_evaluate_export_query(trained_run: Path, tmp_path: Path, capsys: pytest
                 assert set(offered[name].inputs) == {t.name for t in endpoint.signature.inputs}
                 assert set(offered[name].outputs) == {t.name for t in endpoint.signature.outputs}
             ask = ("query", "mlp_tiny-mine", "--address", address)
-            code, out, err = run(capsys, *ask, "--inputs", track, "--json")
+            code, out, err = run(*ask, "--inputs", track, "--json")
             assert code == 0, err
             np.testing.assert_allclose(
                 json.loads(out)["final_state"], [[100, -50, 0.05, -0.02, 1e-4]], rtol=1e-6
             )
-            code, out, err = run(
-                capsys, *ask, "--signature", "state_and_jacobian", "--inputs", track, "--json"
-            )
+            code, out, err = run(*ask, "--signature", "state_and_jacobian", "--inputs", track, "--json")
             assert code == 0, err
             np.testing.assert_array_equal(json.loads(out)["jacobian"], [np.eye(5)])
-            code, _, err = run(capsys, *ask, "--inputs", '{"state": [[1, 2]]}')
+            code, _, err = run(*ask, "--inputs", '{"state": [[1, 2]]}')
             assert code == 2
             assert "missing input" in err
-        assert run(capsys, "query", "nobody", "--address", server.grpc_target, "--inputs", track)[0] == 2
+        assert run("query", "nobody", "--address", server.grpc_target, "--inputs", track)[0] == 2

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from trackkeras import cli
 from trackkeras.domains.dimuon.events import Events, Hits, Tracks
 from trackkeras.domains.dimuon.rus_layout import OLD
 from trackkeras.domains.dimuon.rus_reading import open_rus, read_rus
@@ -19,18 +18,10 @@ from trackkeras.domains.dimuon.rus_writing import write_rus
 from trackkeras.domains.dimuon.tools_bench import sample_events
 
 
-def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    """Run the command in this process, as `main` would; return exit code, stdout, stderr."""
-    before = sys.argv
-    sys.argv = ["trackkeras", "dimuon", *map(str, arguments)]
-    try:
-        cli.main()
-        code = 0
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    finally:
-        sys.argv = before
-    return code, *capsys.readouterr()
+@pytest.fixture
+def run(run: Any) -> Any:
+    """Run a command of `trackkeras dimuon`."""
+    return partial(run, "dimuon")
 
 
 @pytest.fixture
@@ -50,11 +41,9 @@ def read(path: str) -> Events:
     return Events.concatenate(list(read_rus(Path(path))))
 
 
-def test_the_chain_from_dimuons_to_noisy_training_events(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_chain_from_dimuons_to_noisy_training_events(folder: Path, run: Any) -> None:
     def ok(line: str) -> dict[str, Any]:
-        code, out, err = run(capsys, *shlex.split(line), "--json")
+        code, out, err = run(*shlex.split(line), "--json")
         assert code == 0, err
         assert "(100 %)" in err
         found: dict[str, Any] = json.loads(out)
@@ -92,53 +81,53 @@ def test_the_chain_from_dimuons_to_noisy_training_events(
     assert not list(folder.rglob("*.partial"))
 
 
-def test_a_seed_decides_all(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_seed_decides_all(folder: Path, run: Any) -> None:
     def elements(seed: int) -> list[int]:
         few = ("--num-tracks", 3, "--overwrite", "--seed", seed)
-        assert run(capsys, "messy", "pairs.root", "mup.root", *few)[0] == 0
+        assert run("messy", "pairs.root", "mup.root", *few)[0] == 0
         found: list[int] = read("mc_events.root").hits.element.tolist()
         return found
 
     assert elements(1) == elements(1) != elements(2)
 
 
-def test_check_says_what_a_file_is(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = run(capsys, "check", "pairs.root")
+def test_check_says_what_a_file_is(folder: Path, run: Any) -> None:
+    code, out, _ = run("check", "pairs.root")
     assert code == 0
     assert "valid RUS, old naming, 30 events, 2,100 hits, 60 truth tracks" in out
     assert "note: no momentum at station 1" in out
     bad = sample_events(3, 5, 2, np.random.default_rng(1))
     bad.hits.element[2] = 0
     write_rus(Path("bad.root"), [bad])
-    code, out, _ = run(capsys, "check", "bad.root", "--json")
+    code, out, _ = run("check", "bad.root", "--json")
     assert code == 1
     report = json.loads(out)
     assert not report["valid"]
     assert report["problems"] == ["1 hits are outside of the detectors: `skim --drop-invalid` drops them"]
-    assert run(capsys, "skim", "bad.root", "--drop-invalid", "--out", "good.root")[0] == 0
-    assert run(capsys, "check", "good.root")[0] == 0
+    assert run("skim", "bad.root", "--drop-invalid", "--out", "good.root")[0] == 0
+    assert run("check", "good.root")[0] == 0
 
 
-def test_incomplete_events_are_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_incomplete_events_are_counted(folder: Path, run: Any) -> None:
     events = read("pairs.root")
     kept = np.ones(60, dtype=bool)
     kept[0] = False
     write_rus(Path("one_short.root"), [events.with_tracks(kept)])
-    code, out, _ = run(capsys, "separate", "one_short.root", "--json")
+    code, out, _ = run("separate", "one_short.root", "--json")
     assert code == 0
     assert json.loads(out)["incomplete_events"] == 1
     assert json.loads(out)["events"] == 29
 
 
-def test_files_are_replaced_only_when_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, err = run(capsys, "skim", "pairs.root", "--out", "mup.root")
+def test_files_are_replaced_only_when_told(folder: Path, run: Any) -> None:
+    code, _, err = run("skim", "pairs.root", "--out", "mup.root")
     assert code == 2
     assert "mup.root exists already: choose another name, or replace it with --overwrite" in err
     assert len(read("mup.root")) == 20
-    assert run(capsys, "skim", "pairs.root", "--out", "mup.root", "--overwrite")[0] == 0
+    assert run("skim", "pairs.root", "--out", "mup.root", "--overwrite")[0] == 0
     assert len(read("mup.root")) == 30
     # onto itself, which is read until the end
-    assert run(capsys, "noise", "pairs.root", "--out", "pairs.root", "--overwrite")[0] == 0
+    assert run("noise", "pairs.root", "--out", "pairs.root", "--overwrite")[0] == 0
     assert len(read("pairs.root")) == 30
 
 
@@ -171,9 +160,7 @@ BAD_INPUT = {
 
 
 @pytest.mark.parametrize("command", BAD_INPUT)
-def test_bad_input_is_one_line_and_leaves_nothing(
-    command: str, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_input_is_one_line_and_leaves_nothing(command: str, folder: Path, run: Any) -> None:
     (folder / "text.root").write_text("no ROOT file")
     lone = sample_events(4, 5, 1, np.random.default_rng(2))
     write_rus(folder / "lone.root", [lone])
@@ -183,7 +170,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     numbered = lone.with_columns(spillID=np.zeros(4, dtype=np.int32))
     write_rus(folder / "numbered.root", [numbered])
     before = sorted(folder.rglob("*"))
-    code, out, err = run(capsys, *shlex.split(command))
+    code, out, err = run(*shlex.split(command))
     assert code == 2
     assert not out
     lines = [line for line in err.splitlines() if not line.startswith("dimuon ")]  # progress
@@ -193,7 +180,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert sorted(folder.rglob("*")) == before
 
 
-def test_empty_files_are_told_apart(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_empty_files_are_told_apart(folder: Path, run: Any) -> None:
     """Events without hits are events."""
     nothing = np.zeros((0, 3))
     empty = Events.of(
@@ -201,7 +188,7 @@ def test_empty_files_are_told_apart(folder: Path, capsys: pytest.CaptureFixture[
         {"eventID": np.arange(5, dtype=np.int32)},
     )  # fmt: skip
     write_rus(Path("empty.root"), [empty])
-    assert run(capsys, "noise", "empty.root", "--out", "noise.root")[0] == 0
+    assert run("noise", "empty.root", "--out", "noise.root")[0] == 0
     noisy = read("noise.root")
     assert len(noisy) == 5
     assert (noisy.hits.track == 0).all()

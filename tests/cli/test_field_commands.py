@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 
-from trackkeras import cli
 from trackkeras.domains.extrapolation import grid, grid_allen
 from trackkeras.domains.extrapolation.fields import make_field
 from trackkeras.domains.extrapolation.grid import write_grid
@@ -19,19 +19,10 @@ from trackkeras.domains.extrapolation.grid_allen import write_allen
 LIMITS = ((-2000.0, 2000.0, 400.0), (-2000.0, 2000.0, 400.0), (0.0, 13000.0, 200.0))
 
 
-def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    """Run a field command in this process, as `main` would; return exit code, stdout, stderr."""
-    before = sys.argv
-    sys.argv = ["trackkeras", "field", *map(str, arguments)]
-    try:
-        cli.main()
-        code = 0
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    finally:
-        sys.argv = before
-    out, err = capsys.readouterr()
-    return code, out, err
+@pytest.fixture
+def run(run: Any) -> Any:
+    """Run a command of `trackkeras field`."""
+    return partial(run, "field")
 
 
 @pytest.fixture
@@ -49,9 +40,9 @@ def small_grids(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, name, lambda *a, write=write, **k: write(*a, nodes=LIMITS, **k))
 
 
-def test_info_of_a_map(text_map: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_info_of_a_map(text_map: Path, run: Any) -> None:
     arguments = ["info", text_map, "--ray", "0.1,-0.05", "--ray", "0,0.02", "--against", "lhcb", "--json"]
-    code, out, err = run(capsys, *arguments)
+    code, out, err = run(*arguments)
     assert (code, err) == (0, "")
     report = json.loads(out)
     assert report["name"] == "grid"
@@ -61,15 +52,15 @@ def test_info_of_a_map(text_map: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert report["against"]["name"] == "lhcb"
     assert 0 < report["against"]["difference_T"]["mean"] < 0.01
     assert report["grid"]["shape"] == [11, 11, 66]
-    code, out, _ = run(capsys, *arguments[:-1])
+    code, out, _ = run(*arguments[:-1])
     assert code == 0
     for words in ("peak_T ", "kick_GeV ", "centre_mm ", "too_strong:", "divergence_rms_T_per_mm "):
         assert words in out
 
 
-def test_info_takes_options(text_map: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_info_takes_options(text_map: Path, run: Any) -> None:
     options = ["--set", "interpolation=cubic", "--set", "mask.strength=1.2", "--set", "polarity=-1"]
-    code, out, _ = run(capsys, "info", text_map, *options, "--json")
+    code, out, _ = run("info", text_map, *options, "--json")
     report = json.loads(out)
     assert code == 0
     assert report["description"].startswith("tricubic")
@@ -79,10 +70,10 @@ def test_info_takes_options(text_map: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.usefixtures("small_grids")
-def test_make_text_allen_and_companions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_make_text_allen_and_companions(tmp_path: Path, run: Any) -> None:
     text, binary, folder = tmp_path / "map.txt", tmp_path / "map.bin", tmp_path / "companions"
-    assert run(capsys, "make", "two_dipole", "--out", text, "--companions", folder)[0] == 0
-    assert run(capsys, "make", "two_dipole", "--out", binary, "--format", "allen")[0] == 0
+    assert run("make", "two_dipole", "--out", text, "--companions", folder)[0] == 0
+    assert run("make", "two_dipole", "--out", binary, "--format", "allen")[0] == 0
     one, other = make_field("grid", path=text), make_field("grid", path=binary)
     np.testing.assert_allclose(one.values, other.values, rtol=1.2e-7, atol=1e-9)
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -91,17 +82,17 @@ def test_make_text_allen_and_companions(tmp_path: Path, capsys: pytest.CaptureFi
         "gaussian_field_params.json",
     ]
     before = text.read_bytes()
-    code, _, err = run(capsys, "make", "lhcb", "--out", text)
+    code, _, err = run("make", "lhcb", "--out", text)
     assert code == 2
     assert "exists" in err
     assert text.read_bytes() == before
-    assert run(capsys, "make", "lhcb", "--out", text, "--overwrite")[0] == 0
+    assert run("make", "lhcb", "--out", text, "--overwrite")[0] == 0
     assert text.read_bytes() != before
 
 
-def test_plot_writes_png_and_svg(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plot_writes_png_and_svg(tmp_path: Path, run: Any) -> None:
     options = ["--out", tmp_path / "plots", "--against", "lhcb", "--limit", "2"]
-    code, out, _ = run(capsys, "plot", "two_dipole", *options)
+    code, out, _ = run("plot", "two_dipole", *options)
     assert code == 0
     found = {Path(line).name: Path(line).read_bytes() for line in out.splitlines()}
     assert set(found) == {"profile.png", "profile.svg", "slices.png", "slices.svg"}
@@ -110,19 +101,17 @@ def test_plot_writes_png_and_svg(tmp_path: Path, capsys: pytest.CaptureFixture[s
         assert len(content) > 20_000
 
 
-def test_fit_writes_a_field(text_map: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fit_writes_a_field(text_map: Path, tmp_path: Path, run: Any) -> None:
     out = tmp_path / "fit.yaml"
-    code, printed, err = run(
-        capsys, "fit", text_map, "--terms", 2, "--points", 200, "--starts", 1, "--out", out
-    )
+    code, printed, err = run("fit", text_map, "--terms", 2, "--points", 200, "--starts", 1, "--out", out)
     assert code == 0
     assert "2 terms leave" in printed
     assert err.startswith("start 1 of 1: ")
     assert len(yaml.safe_load(out.read_text())["terms"]) == 2
-    code, printed, _ = run(capsys, "info", out, "--json")
+    code, printed, _ = run("info", out, "--json")
     assert code == 0
     assert json.loads(printed)["peak_T"] > 0.8
-    code, _, err = run(capsys, "fit", text_map, "--terms", 2, "--out", out)
+    code, _, err = run("fit", text_map, "--terms", 2, "--out", out)
     assert code == 2
     assert "exists" in err
 
@@ -150,10 +139,10 @@ def test_bad_input_is_one_clear_line(
     message: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    run: Any,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    code, out, err = run(capsys, *arguments)
+    code, out, err = run(*arguments)
     assert code == 2
     assert out == ""
     assert len(err.strip().splitlines()) == 1, err

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 from serving import deployment, native
 from serving.bundle import read_bundle
 from serving.runtime import load
-from trackkeras import bench, cli
+from trackkeras import bench
 from trackkeras.domains.extrapolation import cpp_baseline, cpp_comparison
 from trackkeras.domains.extrapolation.grid import NODES
 from trackkeras.domains.extrapolation.inference_baselines import (
@@ -144,31 +144,21 @@ def test_what_cannot_be_compared_is_named(bundle: Path, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Run the command in this process; returns exit code, stdout, stderr."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["trackkeras", "bench", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return code, *capsys.readouterr()
-
-    return call
+def run(run: Any) -> Any:
+    """Run a command of `trackkeras bench`."""
+    return partial(run, "bench")
 
 
 @pytest.mark.parametrize(
     ("name", "function"), [("inference", "inference"), ("compare-with-cpp", "compare_with_cpp")]
 )
 def test_tables_go_to_the_screen_and_to_a_file_with_their_machine(
-    command: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, function: str
+    run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, function: str
 ) -> None:
     rows = [{"engine": "one", "batch": 1, "description": "a sample"}]
     monkeypatch.setattr(bench, function, lambda *_: rows)
     file = tmp_path / "times.json"
-    code, out, _ = command(name, "some/1", "--output", file)
+    code, out, _ = run(name, "some/1", "--output", file)
     assert code == 0
     assert "one" in out
     assert f"{bench.machine()['cpus']} cores" in out
@@ -176,19 +166,19 @@ def test_tables_go_to_the_screen_and_to_a_file_with_their_machine(
     assert written["rows"] == rows
     assert written["bundle"] == "some/1"
     assert written["machine"]["packages"]["tensorflow"]
-    code, out, _ = command(name, "some/1", "--json")
+    code, out, _ = run(name, "some/1", "--json")
     assert json.loads(out)["rows"] == rows
     # refused before anything is measured
     monkeypatch.setattr(bench, function, None)
-    code, out, err = command(name, "some/1", "--output", tmp_path / "none/times.json")
+    code, out, err = run(name, "some/1", "--output", tmp_path / "none/times.json")
     assert (code, out) == (2, "")
     assert err.startswith("error: no such folder: ")
     assert len(err.splitlines()) == 1
 
 
-def test_a_bundle_that_is_not_there(command: Any, tmp_path: Path) -> None:
+def test_a_bundle_that_is_not_there(run: Any, tmp_path: Path) -> None:
     for name in ("inference", "compare-with-cpp"):
-        code, out, err = command(name, tmp_path / "none")
+        code, out, err = run(name, tmp_path / "none")
         assert (code, out) == (2, "")
         assert err.startswith("error: no such bundle: ")
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from serving import native
-from trackkeras import cli
 from trackkeras.domains.extrapolation import cpp_baseline, pareto_bench, pareto_methods
 from trackkeras.domains.extrapolation.grid import NODES
 from trackkeras.domains.extrapolation.tableaus import TABLEAUS
@@ -36,21 +35,15 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pareto_bench, "SAMPLES", {"crossing": samples["crossing"]})
 
 
-def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
-    sys.argv = ["trackkeras", "bench", "pareto", *map(str, words)]
-    try:
-        cli.main()
-        code = 0
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    return code, *capsys.readouterr()
+@pytest.fixture
+def run(run: Any) -> Any:
+    """Run a command of `trackkeras bench pareto`."""
+    return partial(run, "bench", "pareto")
 
 
-def test_one_command_makes_the_page(
-    small: None, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_one_command_makes_the_page(small: None, bundle: Path, tmp_path: Path, run: Any) -> None:
     out = tmp_path / "pareto"
-    code, printed, _ = run(capsys, bundle, "--out", out, "--rows", 2048, "--rounds", 1, "--json")
+    code, printed, _ = run(bundle, "--out", out, "--rows", 2048, "--rounds", 1, "--json")
     assert code == 0
     report = json.loads(printed)
     assert sorted(path.name for path in out.iterdir()) == ["pareto.html", "pareto.json", "pareto.png"]
@@ -105,9 +98,9 @@ def test_what_cannot_be_measured_is_named(bundle: Path, tmp_path: Path) -> None:
         pareto_bench.measure([other], 4096)
 
 
-def test_nothing_is_left_of_a_refused_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_left_of_a_refused_command(tmp_path: Path, run: Any) -> None:
     for words in ((tmp_path / "none/1", "--out", tmp_path / "out"), (tmp_path, "--out", tmp_path / "a/b")):
-        code, printed, error = run(capsys, *words)
+        code, printed, error = run(*words)
         assert (code, printed) == (2, "")
         assert error.startswith("error: no such ")
         assert len(error.splitlines()) == 1

@@ -3,29 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
 import yaml
 
 from serving import deployment
-from trackkeras import cli
-
-
-@pytest.fixture
-def run(capsys, monkeypatch):
-    """Run the command in this process; returns exit code, stdout, stderr."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["trackkeras", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return code, *capsys.readouterr()
-
-    return call
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +16,10 @@ from tuner.plan import Plan
 from .conftest import SEED
 
 
-def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    """Run the command in this process; return exit code, stdout, stderr."""
-    before = sys.argv
-    sys.argv = ["trackkeras", "tune", *map(str, arguments)]
-    try:
-        cli.main()
-        code = 0
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    finally:
-        sys.argv = before
-    out, err = capsys.readouterr()
-    return code, out, err
+@pytest.fixture
+def run(run: Any) -> Any:
+    """Run a command of `trackkeras tune`."""
+    return partial(run, "tune")
 
 
 BAD_INPUT = {
@@ -51,11 +42,11 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     arguments: tuple[str, ...],
     dataset: Path,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    run: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    code, _, err = run(capsys, *arguments, "--data", dataset)
+    code, _, err = run(*arguments, "--data", dataset)
     assert code == 2
     (line,) = err.strip().splitlines()
     assert line.startswith("error: ")
@@ -67,13 +58,13 @@ def test_a_finished_search_is_told_again_and_nothing_is_trained(
     searched: tuple[Path, dict[str, Any]],
     search_file: Path,
     dataset: Path,
-    capsys: pytest.CaptureFixture[str],
+    run: Any,
     computed: Any,
 ) -> None:
     folder, summary = searched
     before = {path: path.stat().st_mtime_ns for path in folder.glob("trials/*/*")}
     options = ("mlp_tiny", "--data", dataset, "--search", search_file, "--trials", 4, "--seed", SEED)
-    code, out, _ = run(capsys, *options, "--out", folder, "--resume", "--json")
+    code, out, _ = run(*options, "--out", folder, "--resume", "--json")
     assert code == 0
     again = json.loads(out)
     assert again["winner"] == summary["winner"]
@@ -97,10 +88,10 @@ def test_a_search_without_a_winner_is_no_success(
     dataset: Path,
     search_file: Path,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    run: Any,
 ) -> None:
     options = ("--search", search_file, "--limit", "parameters=1", "--trials", 2, "--out", tmp_path / "s")
-    code, out, err = run(capsys, "mlp_tiny", "--data", dataset, *options)
+    code, out, err = run("mlp_tiny", "--data", dataset, *options)
     assert code == 1
     assert "2 pruned" in out
     assert "no trial finished" in err

@@ -3,8 +3,8 @@
 Steps and base field are float64: after 40 steps of float32, one row in a thousand would differ from Keras by
 more than the parity rule allows, and far from the axis the terms of the base field are large and cancel each
 other. The network, nearly all of the arithmetic, gives a tenth of a tesla and is float32. The Jacobian is
-integrated along with the track: it needs the field's gradient, to which the network contributes derivatives in
-two directions, whatever the number of initial components.
+integrated along with the track: it needs the field's gradient, to which the network contributes derivatives
+in two directions, whatever the number of initial components.
 """
 
 from __future__ import annotations
@@ -62,8 +62,10 @@ TRACKKERAS_INLINE void base_field(const dvec& x, const dvec& y, const dvec& z, F
     field.b[2] += imaginary;
     if (with_slopes) {
       // df/dw = p + i q, dw/dx = a + i b, dw/dy = i c
-      const dvec p = (u * imaginary - d * real) * (2.0 * decay), q = (d * imaginary + u * real) * (-2.0 * decay);
-      const dvec real_x = p * ta - q * tb, imaginary_x = p * tb + q * ta, real_y = q * -tc, imaginary_y = p * tc;
+      const dvec p = (u * imaginary - d * real) * (2.0 * decay);
+      const dvec q = (d * imaginary + u * real) * (-2.0 * decay);
+      const dvec real_x = p * ta - q * tb, imaginary_x = p * tb + q * ta;
+      const dvec real_y = q * -tc, imaginary_y = p * tc;
       field.slopes[0] += real_x * tb + imaginary_x * ta;
       field.slopes[1] += real_y * tb + imaginary_y * ta;
       field.slopes[2] += real_x * tc;
@@ -149,8 +151,8 @@ TRACKKERAS_CODE __attribute__((noinline)) void field_at(const dvec (*places)[3],
   }
 }
 
-/// dtx/dz and dty/dz at slopes s[2] for bend = kappa q/p. With tangents, also their derivatives along the initial
-/// state: from those of the slopes and of the place of the field, [2][tangents].
+/// dtx/dz and dty/dz at slopes s[2] for bend = kappa q/p. With tangents, also their derivatives along the
+/// initial state: from those of the slopes and of the place of the field, [2][tangents].
 template <bool with_tangents>
 TRACKKERAS_INLINE void turn(const dvec& bend, const dvec* s, const Field& field, dvec* out,
                             const dvec* along_slope, const dvec* along_place, dvec* along) {
@@ -162,7 +164,8 @@ TRACKKERAS_INLINE void turn(const dvec& bend, const dvec* s, const Field& field,
   dvec inverse = square;
   inverse_root(inverse);
   const dvec root = square * inverse, factor = bend * root;
-  const dvec turn_x = both * b[0] - wide_x * b[1] + ty * b[2], turn_y = wide_y * b[0] - both * b[1] - tx * b[2];
+  const dvec turn_x = both * b[0] - wide_x * b[1] + ty * b[2];
+  const dvec turn_y = wide_y * b[0] - both * b[1] - tx * b[2];
   out[0] = factor * turn_x;
   out[1] = factor * turn_y;
   if (!with_tangents) return;
@@ -176,19 +179,23 @@ TRACKKERAS_INLINE void turn(const dvec& bend, const dvec* s, const Field& field,
     const dvec *g = field.slopes + j, free = s[j];
     by_place[j] = factor * (both * g[0] - wide_x * g[2] + ty * g[4]);
     by_place[2 + j] = factor * (wide_y * g[0] - both * g[2] - tx * g[4]);
-    for (int i = j; i < 4; i += 2) by_slope[i] = free < -steepest ? none : free > steepest ? none : by_slope[i];
+    for (int i = j; i < 4; i += 2) {
+      by_slope[i] = free < -steepest ? none : free > steepest ? none : by_slope[i];
+    }
   }
   for (int i = 0; i < 2; ++i) {
     for (int j = 0; j < tangents; ++j) {
-      along[i * tangents + j] = by_slope[2 * i] * along_slope[j] + by_slope[2 * i + 1] * along_slope[tangents + j] +
-                                by_place[2 * i] * along_place[j] + by_place[2 * i + 1] * along_place[tangents + j];
+      along[i * tangents + j] = by_slope[2 * i] * along_slope[j] + by_place[2 * i] * along_place[j] +
+                                by_slope[2 * i + 1] * along_slope[tangents + j] +
+                                by_place[2 * i + 1] * along_place[tangents + j];
     }
   }
   along[4] += kappa * root * turn_x;
   along[tangents + 4] += kappa * root * turn_y;
 }
 
-/// Position and slope of a track with `size` numbers each: themselves, or their derivatives along the initial state.
+/// Position and slope of a track with `size` numbers each: themselves, or their derivatives along the initial
+/// state.
 template <int size>
 struct Motion {
   dvec position[size], slope[size], middle[size], first[size], second[size], third[size], last[size], s[size];
