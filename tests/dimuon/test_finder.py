@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from tfrecords_tools.generate import Recipe, generate
-from trackkeras import evaluation
+from trackkeras import evaluation, parity
 from trackkeras.checkpoints import load_model
 from trackkeras.domain import Rows, find_domain, find_task
 from trackkeras.domains.dimuon import finder_rows
@@ -31,7 +31,7 @@ from trackkeras.domains.dimuon.refinement import refine
 from trackkeras.domains.dimuon.simulate import simulate
 from trackkeras.domains.dimuon.simulation_options import GenerateOptions
 from trackkeras.errors import UserError
-from trackkeras.export import export
+from trackkeras.keras_file import write_keras
 from trackkeras.layers.operations import counted_operations
 from trackkeras.layers.unet import unet_plus_plus
 from trackkeras.presets import load_run
@@ -250,25 +250,41 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(run, folder / "data", folder / "run").path
 
 
-def test_road_from_records_of_another_width_to_a_bundle(trained: Path, tmp_path: Path) -> None:
+def test_road_from_records_of_another_width_to_metrics(trained: Path) -> None:
     result = evaluation.evaluate(trained)
     sample = result["samples"][0]
     assert set(sample["estimators"]) == {"network", "all_empty", "most_frequent"}
     assert sample["metrics"]["all_empty"]["hits_wrong"]["value"] == 1.0
     assert sum(sample["bands"][0]["rows"]) == sample["rows"]
-    file = tmp_path / "models" / "track_finder.h5"
-    bundle = export(trained, tmp_path / "bundles", keras_file=file)
-    parity = json.loads((bundle / "parity.json").read_text())["serving_default"]
-    assert len(parity["onnx"]["largest_difference"]["track_mup"]) == 1
-    description = json.loads((bundle / "bundle.json").read_text())["signatures"]["serving_default"]
-    assert description["inputs"]["hits"]["shape"] == [-1, 62, 201]
-    assert set(description["outputs"]) == set(MUONS)
-    weights = load_model(trained / "best.keras", TASK).get_weights()
-    for own, written in zip(weights, keras.models.load_model(file, compile=False).get_weights(), strict=True):
-        np.testing.assert_array_equal(own, written)
-    assert [path.name for path in file.parent.iterdir()] == ["track_finder.h5"]
+
+
+@pytest.mark.parametrize("name", ["track_finder.h5", "track_finder.keras"])
+def test_keras_file_is_the_network(trained: Path, tmp_path: Path, rows: Rows, name: str) -> None:
+    model, file = load_model(trained / "best.keras", TASK), tmp_path / "models" / name
+    own = {key: column[:2] for key, column in rows.items()}
+    write_keras(model, TASK, file, own)
+    written = keras.models.load_model(file, compile=False)
+    for before, after in zip(model.get_weights(), written.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+    assert [path.name for path in file.parent.iterdir()] == [name]
     with pytest.raises(UserError, match=r"must end in \.keras or \.h5, received track_finder\.pt"):
-        export(trained, tmp_path / "bundles", keras_file=tmp_path / "track_finder.pt")
+        write_keras(model, TASK, file.with_suffix(".pt"), own)
+
+
+def test_differences_of_maps_are_one_number_and_parts_join(rows: Rows) -> None:
+    own = {name: column[:4] for name, column in rows.items()}
+    reference = {name: np.full((4, 62, 201), 1e-3, np.float32) for name in MUONS}
+    other = {name: values.copy() for name, values in reference.items()}
+    other["track_mum"][3, 0, 9] += 5e-5
+    whole = parity.compare(TASK.parity(), own, reference, other)
+    parts = []
+    for half in (slice(2), slice(2, None)):
+        cut = [{name: column[half] for name, column in part.items()} for part in (own, reference, other)]
+        parts.append(parity.compare(TASK.parity(), *cut))
+    assert parity.joined(parts) == whole
+    assert whole.worst == 3
+    assert whole.largest["track_mup"] == [0.0]
+    assert whole.largest["track_mum"] == pytest.approx([5e-5], rel=1e-2)
 
 
 def test_best_model_has_what_normalisation_collected(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from trackkeras.domain import Axis, Baseline, Metric, Parity, Rows, Signature, T
 from trackkeras.domains.dimuon import finder_rows
 from trackkeras.domains.dimuon.detectors import ELEMENTS, PLANES
 from trackkeras.domains.dimuon.finder_metrics import METRICS, RESIDUAL_LABELS, event_errors, event_residuals
-from trackkeras.domains.dimuon.finder_options import FinderOptions
+from trackkeras.domains.dimuon.finder_options import FinderOptions, Network
 from trackkeras.errors import UserError
 
 if TYPE_CHECKING:
@@ -129,13 +129,9 @@ class FinderTask(Task):
         return {"hits": finder_rows.batch_matrices(batch)}, {"elements": batch["elements"]}
 
     def shrink(self, model: ModelOptions) -> ModelOptions:
-        """Return the same network with a few filters.
-
-        `prod` has the layers of `basic`, some of them more often, and `acc` those of `attention` but
-        attention itself: they shrink to these.
-        """
+        """Return the flagship with a few filters, or `attention`, which has the layers of all others."""
         assert isinstance(model, FinderOptions)
-        network = {"prod": "basic", "acc": "attention"}.get(model.network, model.network)
+        network: Network = "flagship" if model.network == "flagship" else "attention"
         return FinderOptions(network=network, size="tiny")
 
     # -- evaluation --------------------------------------------------------------------------------------
