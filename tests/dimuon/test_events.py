@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trackkeras.domains.dimuon.detectors import DETECTORS, numbers, plane_elements
@@ -68,6 +68,7 @@ def test_masks_choose_events_hits_and_tracks(sample: Events, same: Any) -> None:
     assert (plus.tracks.charge == 1).all()
 
 
+@settings(deadline=None)
 @given(cuts=st.lists(st.integers(0, 12), max_size=4))
 def test_parts_join_to_the_whole(sample: Events, same: Any, cuts: list[int]) -> None:
     edges = [0, *sorted(cuts), 12]

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trackkeras.domains.dimuon.kinematics import CHARGES, draw_muons
@@ -96,6 +96,7 @@ def test_muons_are_watched_without_a_change_of_what_is_accepted():
     assert strict.kept.mean() == pytest.approx(share, abs=4 * np.sqrt(2 * share * (1 - share) / 40_000))
 
 
+@settings(deadline=None)
 @given(st.floats(-40, 40), st.floats(-40, 40), st.floats(0, FMAG_END), st.floats(-5, 5), st.floats(5, 80))
 def test_mirrored_muons_of_the_other_charge_are_judged_alike(x, y, z, px, pz):
     aim = aim_of(Response())

@@ -264,6 +264,17 @@ def test_shifted_planes_are_taken_from_the_layout():
     assert (second[inside] == first[inside] + 1).all()
 
 
+def test_material_with_an_aperture_stops_what_is_outside():
+    from dataclasses import replace
+
+    narrow = tuple(replace(slab, half_y=3.0) if slab == FMAG else slab for slab in SLABS)
+    sample = muons(400)
+    found = transport(np.random.default_rng(0), *sample, EMPTY, layout(slabs=narrow)).states[:, 0]
+    wide = transport(np.random.default_rng(0), *sample, EMPTY).states[:, 0]
+    at_end = wide[:, 1] - wide[:, 4] / wide[:, 5] * (wide[:, 2] - FMAG_END)
+    np.testing.assert_array_equal(np.isfinite(found[:, 0]), np.abs(at_end) <= 3.0)
+
+
 def test_planes_stand_in_empty_space():
     from dataclasses import replace
 

@@ -57,9 +57,10 @@ def cross(rng, slabs, slab, scatter, lose, aim, watched, start, z, charge, x, y,
     """
     end, bend, radiation_length = slabs[slab, END], charge * slabs[slab, BEND], slabs[slab, RADIATION_LENGTH]
     iron, rate = slabs[slab, IRON] > 0.0, slabs[slab, LOSS]
+    half_x, half_y = slabs[slab, HALF_X], slabs[slab, HALF_Y]
     if radiation_length == math.inf:
         x, y, px, pz, alive = advance(x, y, px, py, pz, bend, end - z)
-        return x, y, px, py, pz, alive and abs(x) <= slabs[slab, HALF_X] and abs(y) <= slabs[slab, HALF_Y]
+        return x, y, px, py, pz, alive and abs(x) <= half_x and abs(y) <= half_y
     steps = math.ceil((end - z) / STEP)
     dz = (end - z) / steps
     # Highland's logarithm belongs to all of the slab that the muon crosses, not to one step.
@@ -76,7 +77,8 @@ def cross(rng, slabs, slab, scatter, lose, aim, watched, start, z, charge, x, y,
             x, y, px, pz, alive = advance(x, y, px, py, pz, bend, dz if step < steps - 1 else 0.5 * dz)
         if not alive:
             return x, y, px, py, pz, False
-    return x, y, px, py, pz, not watched or may_reach(aim, charge, x, y, end, px, py, pz)
+    alive = abs(x) <= half_x and abs(y) <= half_y
+    return x, y, px, py, pz, alive and (not watched or may_reach(aim, charge, x, y, end, px, py, pz))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
