@@ -152,14 +152,18 @@ def by_charge(muons: Rows, values: NDArray[Any]) -> dict[str, NDArray[Any]]:
 def summary(muons: Rows, momentum: NDArray[Any]) -> dict[str, Any]:
     """Return squared error with interval, bias and half width by charge, and the response of mixed masses."""
     result: dict[str, Any] = {}
+    size, found_size = (np.linalg.norm(vectors, axis=1) for vectors in (muons["momentum"], momentum))
+    relative = by_charge(muons, found_size / size - 1.0)
     for charge, residual in by_charge(muons, momentum - muons["momentum"]).items():
         squared = (residual**2).mean(axis=1)
         low, high = np.quantile(residual, [0.159, 0.841], axis=0)
+        least, most = np.quantile(relative[charge], [0.159, 0.841])
         result[charge] = {
             "mse": float(squared.mean()),
             "mse_error_95": float(1.96 * squared.std() / len(squared) ** 0.5),
             "bias": residual.mean(axis=0).tolist(),
             "half_width_68": ((high - low) / 2).tolist(),
+            "relative_half_width_68": float(most - least) / 2,
         }
     truth, found = (by_charge(muons, values) for values in (muons["momentum"].astype(float), momentum))
     if (np.bincount(muons["event"]) == 2).all():
@@ -195,7 +199,7 @@ def text(result: dict[str, Any]) -> str:
                 bias, width = (", ".join(f"{x:+.3f}" for x in part[key]) for key in ("bias", "half_width_68"))
                 lines.append(
                     f"{name:18s} {charge}: MSE {part['mse']:.3f} +- {part['mse_error_95']:.3f} GeV^2, "
-                    f"bias ({bias}), half width ({width}) GeV"
+                    f"bias ({bias}), half width ({width}) GeV, of |p| {part['relative_half_width_68']:.2%}"
                 )
         if "mixed" in values:
             mixed = values["mixed"]
