@@ -16,7 +16,7 @@ from trackkeras.domains.dimuon.iron import TYPICAL_LOSS
 from trackkeras.domains.dimuon.spectrometer import FMAG, STATION_3, Layout, Response, layout
 
 MARGIN = 3.0
-"""Widths of the scattering ahead; of 300,000 muons that get through, two were once beyond it."""
+"""Widths of the scattering ahead; of 290,000 muons that get through one was once beyond it."""
 
 SLACK = 5.0
 """Further margin [cm]: light material behind the dump moves a muon by less."""
