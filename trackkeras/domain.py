@@ -216,6 +216,8 @@ class Task(abc.ABC):
     """Modules whose Keras classes a saved model may hold."""
     parity_rows: ClassVar[int] = 100_000
     """Rows of the validation split on which exported formats are compared with Keras."""
+    floor: ClassVar[str | None] = None
+    """Name of the baseline than which no network may be worse in any cell of the maps."""
 
     @abc.abstractmethod
     def signature(self) -> Signature:
