@@ -103,7 +103,7 @@ def build(program: str, folder: Path, header: Path | None = None, flags: Sequenc
         program: Stem of its source file.
         folder: Where the executable goes.
         header: A header of `trackkeras export --cpp` to compile in, as the engine `generated`.
-        flags: More options for the compiler.
+        flags: More options for the compiler of this program.
 
     Raises:
         ServingError: There is no compiler, or it refuses the program.
@@ -117,18 +117,18 @@ def build(program: str, folder: Path, header: Path | None = None, flags: Sequenc
         command += [f'-DGENERATED_HEADER="{header.resolve()}"', f"-DGENERATED={header.stem}"]
     command += [str(SOURCES / f"{program}.cpp")]
     if "open_model.hpp" in (SOURCES / f"{program}.cpp").read_text():
-        command += [str(path) for path in _engine_objects(compiler, tuple(flags))]
+        command += [str(path) for path in _engine_objects(compiler)]
     _compile(compiler, [*flags, *command, "-ldl", "-pthread"], f"{program}.cpp")
     return target
 
 
 @cache
-def _engine_objects(compiler: str, flags: tuple[str, ...]) -> tuple[Path, ...]:
+def _engine_objects(compiler: str) -> tuple[Path, ...]:
     """Compile what no header changes, once per process, and return the object files."""
     folder = tempfile.TemporaryDirectory()
     atexit.register(folder.cleanup)
     sources = [SOURCES / f"{name}.cpp" for name in ("onnx_model", "rest_model", "saved_model")]
-    _compile(compiler, [*flags, "-c", *map(str, sources)], "the engines", Path(folder.name))
+    _compile(compiler, ["-c", *map(str, sources)], "the engines", Path(folder.name))
     return tuple(Path(folder.name) / f"{source.stem}.o" for source in sources)
 
 

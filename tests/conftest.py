@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -57,6 +58,23 @@ def run(
         return code, *capsys.readouterr()
 
     return call
+
+
+@pytest.fixture
+def no_conversion(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let exports of `trained_run` copy the formats of the folder's `bundle` instead of converting again."""
+    from trackkeras import export
+
+    own = shutil.ignore_patterns("*.onnx", "*.json", "*.md", "*.hpp")
+
+    def copy_saved_model(model: object, endpoints: object, directory: Path) -> None:
+        shutil.copytree(bundle, directory, dirs_exist_ok=True, ignore=own)
+
+    def copy_onnx(directory: Path, name: str, signature: object, path: Path) -> None:
+        shutil.copy(bundle / path.name, path)
+
+    monkeypatch.setattr(export, "write_saved_model", copy_saved_model)
+    monkeypatch.setattr(export, "write_onnx", copy_onnx)
 
 
 @pytest.fixture

@@ -1025,6 +1025,16 @@ def _print_sample(sample: dict[str, Any]) -> None:
         worse.setdefault(key, []).append(f"{low:g}-{high:g}")
     for (baseline, metric, axis), bands in worse.items():
         print(f"  WORSE than {baseline} in {metric} for {axis} {', '.join(bands)}")
+    for chart in (sample["floor"] or {"maps": []})["maps"]:
+        place = f"{chart['cells']} cells of {' and '.join(chart['axes'])} ({chart['metric']})"
+        verdict = f"WORSE in {len(chart['worse'])}" if chart["worse"] else "worse in none"
+        print(f"  {sample['floor']['baseline']}: {verdict} of {place}")
+        for item in chart["worse"]:
+            limits = (
+                f"{name} {low:g}-{high:g}"
+                for name, (low, high) in zip(chart["axes"], item["cell"], strict=True)
+            )
+            print(f"    {', '.join(limits)}: {item['network']:.4g} against {item['baseline']:.4g}")
 
 
 @app.command()

@@ -224,6 +224,8 @@ class Task(abc.ABC):
     """Rows of the validation split that the metrics are computed on after each epoch."""
     chunk_rows: ClassVar[int | None] = None
     """Rows whose inputs and outputs are in memory at a time where a network is applied; None for all."""
+    floor: ClassVar[str | None] = None
+    """Name of the baseline than which no network may be worse in any cell of the maps."""
 
     def for_model(self, model: ModelOptions) -> Task:
         """Return the task of networks with these options: the same unless told otherwise.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,41 @@ def cell_values(
 def _cells(pair: tuple[Axis, Axis], bands: Bands, value: Callable[[NDArray[Any]], Any]) -> list[list[Any]]:
     columns, lines = (range(len(axis.edges) - 1) for axis in pair)
     return [[value((bands[0] == column) & (bands[1] == line)) for column in columns] for line in lines]
+
+
+def below_floor(
+    charts: Sequence[Mapping[str, Any]], floor: str | None, network: str = "network"
+) -> dict[str, Any] | None:
+    """Say in which cells of the maps a network is worse than the baseline that none may be worse than.
+
+    Args:
+        charts: Maps with the values of both.
+        floor: Name of the baseline; None for a task without one.
+        network: Name of the network.
+
+    Returns:
+        `baseline`, and `maps`: for each its `axes` (names), its `metric`, the number of `cells` that could be
+        compared, and `worse`, their limits and both values where the network's is the larger one. None
+        without such a baseline.
+    """
+    if floor is None or not all(floor in chart["values"] for chart in charts):
+        return None
+    return {"baseline": floor, "maps": [_below(chart, floor, network) for chart in charts]}
+
+
+def _below(chart: Mapping[str, Any], floor: str, network: str) -> dict[str, Any]:
+    compared, worse = 0, []
+    across, along = (list(pairwise(axis["edges"])) for axis in chart["axes"])
+    for line, limits in enumerate(along):
+        for column, others in enumerate(across):
+            own, other = (chart["values"][name][line][column] for name in (network, floor))
+            if own is None or other is None:
+                continue
+            compared += 1
+            if own > other:
+                worse.append({"cell": [list(others), list(limits)], "network": own, "baseline": other})
+    names = [axis["name"] for axis in chart["axes"]]
+    return {"axes": names, "metric": chart["metric"], "cells": compared, "worse": worse}
 
 
 def plain_curve(curve: Curve) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from tfrecords_tools.files import new_file
 from tfrecords_tools.reader import Dataset
 from trackkeras.config import Run
 from trackkeras.domain import Axis, Baseline, Metric, Rows, Sample, Task, open_dataset, task_of
-from trackkeras.error_maps import cell_values, empty_map, plain_curve
+from trackkeras.error_maps import below_floor, cell_values, empty_map, plain_curve
 from trackkeras.errors import UserError
 from trackkeras.runs import RunFolder, open_run
 
@@ -171,6 +171,7 @@ def evaluate_sample(
         if metric.target is not None
     }
     result["worse_than_baseline"] = _worse_bands(result, metrics)
+    result["floor"] = below_floor(result["maps"], task.floor)
     return result, residuals
 
 

@@ -90,6 +90,7 @@ def _sample_section(
         "columns": columns,
         "accuracy": accuracy,
         "worse": _worse(sample),
+        "floor": _floor(sample),
         "residuals": _residual_figure(run, sample),
         "axes": [_axis_section(run, sample, band, definitions) for band in sample.get("bands", [])],
         "maps": map_figures(run, sample, definitions),
@@ -179,6 +180,49 @@ def _worse(sample: Mapping[str, Any]) -> list[dict[str, Any]] | None:
     ]
 
 
+def _floor(sample: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the tables of both values, cell by cell, beside what `error_maps.below_floor` says of them."""
+    found = sample.get("floor")
+    if not found:
+        return None
+    floor = found["baseline"]
+    tables = []
+    for chart, verdict in zip(sample["maps"], found["maps"], strict=True):
+        across, along = chart["axes"]
+        tables.append(
+            {
+                **verdict,
+                "across": across["label"],
+                "along": along["label"],
+                "columns": [_joined([list(limits)]) for limits in itertools.pairwise(across["edges"])],
+                "lines": [
+                    {"band": _joined([list(limits)]), "cells": _with_shares(own, other)}
+                    for limits, own, other in zip(
+                        itertools.pairwise(along["edges"]),
+                        chart["values"]["network"],
+                        chart["values"][floor],
+                        strict=True,
+                    )
+                ],
+                "named": [
+                    {**item, "bands": [_joined([limits]) for limits in item["cell"]]}
+                    for item in verdict["worse"]
+                ],
+            }
+        )
+    label = sample["estimators"].get(floor, {}).get("label", floor)
+    return {"label": label, "tables": tables, "cases": sum(len(table["worse"]) for table in tables)}
+
+
+def _with_shares(
+    own: Sequence[float | None], other: Sequence[float | None]
+) -> list[tuple[float, float | None] | None]:
+    """Return values with their shares of others; None for a cell without values."""
+    return [
+        None if a is None or b is None else (a, a / b if b else None) for a, b in zip(own, other, strict=True)
+    ]
+
+
 def _joined(bands: Iterable[list[float]]) -> str:
     """Write bands as text, neighbours as one range."""
     ranges: list[list[float]] = []
@@ -194,13 +238,17 @@ def _verdict(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     targets = [target for sample in samples for target in sample.get("targets", {}).values()]
     met = sum(target.get("met") is True for target in targets)
     worse = sum(group["cases"] for sample in samples for group in sample["worse"] or [])
+    floors = [sample["floor"] for sample in samples if sample["floor"]]
+    below = sum(floor["cases"] for floor in floors)
     compared = all(sample["worse"] is not None for sample in samples)
     return {
         "targets": len(targets),
         "met": met,
         "worse": worse,
         "compared": compared,
-        "good": met == len(targets) and not worse and compared,
+        "floors": sorted({floor["label"] for floor in floors}),
+        "below": below,
+        "good": met == len(targets) and not worse and not below and compared,
     }
 
 

@@ -38,7 +38,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Dataset]:
 
 
 def shrunk(preset: str, *assignments: str) -> tuple[Task, Run]:
-    run = load_run(preset, assignments)
+    run = load_run(preset, ["training.jit_compile=false", *assignments])  # XLA is slower than one step
     task = task_of(run)
     return task, run.model_copy(update={"model": task.shrink(run.model)})
 
@@ -120,11 +120,10 @@ def test_export_and_parity(preset: str, sources: dict[str, Dataset], tmp_path: P
         assert {entry.name for entry in session.get_inputs()} == {t.name for t in signature.inputs}
         assert [entry.name for entry in session.get_outputs()] == [t.name for t in signature.outputs]
     # the gate can fail: a model with other weights is not accepted as the same one
-    other = fit_one_step_and_deploy(task, run.model_copy(update={"preset": "other"}), source)
-    for weight in other.trainable_variables:
+    for weight in model.trainable_variables:
         weight.assign(weight + 0.1)
     with pytest.raises(ValueError, match="differs from Keras"):
-        check_parity(task, other, folder, rows)
+        check_parity(task, model, folder, rows)
 
 
 def test_parameter_counts_are_those_on_paper(sources: dict[str, Dataset]) -> None:

@@ -265,6 +265,7 @@ def test_a_changed_weight_is_noticed(bundle: Path, rows: Rows, tmp_path: Path) -
         cpp_export.run_header(header, {name: column[:4] for name, column in rows.items()}, SIGNATURE)
 
 
+@pytest.mark.usefixtures("no_conversion")
 def test_the_gate_refuses_a_wrong_header(
     trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -146,6 +148,37 @@ def test_maps_hold_the_metric_of_each_cell() -> None:
         if count < 20
     ]
     assert all(sparse)
+
+
+def test_cells_worse_than_the_floor_are_named_with_both_values() -> None:
+    """A network of one error everywhere, and a line whose error grows with the distance."""
+    rows = tracks(4000)
+    rows["final_state"] = straight_line(rows)["final_state"]
+    rows["final_state"][:, 0] += rows["dz"][:, 0] / 1000  # mm
+    estimators = {
+        "network": ({"label": "net", "kind": "network", "cost": 1.0}, shifted(4.0)),
+        "straight_line": ({"label": "line", "kind": "baseline", "cost": 4}, straight_line),
+    }
+    result, _ = evaluate_sample(TASK, Sample("test", "made up", rows), estimators)
+    floor = result["floor"]
+    assert floor["baseline"] == "straight_line"
+    assert [entry["axes"] for entry in floor["maps"]] == [["z0", "dz"], ["p", "abs_dz"]]
+    _, found = floor["maps"]
+    momenta, distances = (axis["edges"] for axis in result["maps"][1]["axes"])
+    assert found["cells"] == (len(momenta) - 1) * (len(distances) - 1)
+    # the line is better up to 4 m, in every band of momentum
+    expected = [
+        [[low, high], [near, far]]
+        for near, far in pairwise(distances)
+        if near + far < 2 * 4000
+        for low, high in pairwise(momenta)
+    ]
+    assert [item["cell"] for item in found["worse"]] == expected
+    for item in found["worse"]:
+        assert item["network"] == pytest.approx(4.0)
+        assert item["baseline"] == pytest.approx(sum(item["cell"][1]) / 2000, rel=0.05)
+    del estimators["straight_line"]
+    assert evaluate_sample(TASK, Sample("test", "made up", rows), estimators)[0]["floor"] is None
 
 
 def test_half_width_is_that_of_the_central_interval() -> None:

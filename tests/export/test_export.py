@@ -98,6 +98,7 @@ def test_dz_zero_and_neutral_tracks_are_exact(bundle: Path) -> None:
     np.testing.assert_array_equal(neutral["final_state"][:, 2:], state[:, 2:])
 
 
+@pytest.mark.usefixtures("no_conversion")
 def test_versions_count_up_and_are_never_overwritten(
     bundle: Path, trained_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,6 +123,7 @@ def test_versions_count_up_and_are_never_overwritten(
         shutil.rmtree(folder / version)
 
 
+@pytest.mark.usefixtures("no_conversion")
 @pytest.mark.parametrize("runner", ["run_onnx", "run_saved_model"])
 @pytest.mark.parametrize("fault", [0.01, np.nan])
 def test_a_model_that_differs_is_refused_and_leaves_nothing(

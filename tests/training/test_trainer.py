@@ -154,23 +154,40 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 from pathlib import Path
 from trackkeras.presets import load_run
 from trackkeras.training import train
+data, folder, networks = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
 losses = {}
-for strategy in ("single", "mirrored"):
-    run = load_run("mlp_tiny", [*sys.argv[3:], f"training.strategy={strategy}"])
-    history = train(run, Path(sys.argv[1]), Path(sys.argv[2]) / strategy).read("history.json")
-    losses[strategy] = [[entry["loss"] for entry in history[part]] for part in ("train", "val")]
+for preset, options in networks.items():
+    for strategy in ("single", "mirrored"):
+        run = load_run(preset, [*options, f"training.strategy={strategy}"])
+        history = train(run, data, folder / f"{preset}_{strategy}").read("history.json")
+        losses[f"{preset} {strategy}"] = [
+            [value for key, value in entry.items() if key.endswith("loss")]
+            for part in ("train", "val")
+            for entry in history[part]
+        ]
 print(json.dumps(losses))
 """
 
 
 def test_two_devices_train_as_one(dataset: Path, tmp_path: Path) -> None:
-    """Clipping acts per replica in Keras, so equality is asked without it."""
-    options = (*QUICK, "training.epochs=2", "training.clip_norm=null")
-    command = [sys.executable, "-c", MIRRORED, str(dataset), str(tmp_path), *options]
+    """With a loss of the state, and with losses along the path; both in one process of two devices.
+
+    Clipping acts per replica in Keras, so equality is asked without it.
+    """
+    common = ("training.warmup_epochs=0", "training.clip_norm=null", "model.hidden=[8, 8]")
+    path = ("model.initial=learned", "model.n_collocation=2", "data.train_rows=1024", "training.epochs=1")
+    networks = {
+        "mlp_tiny": (*common, "data.batch_size=512", "training.epochs=2"),
+        "pinn_tiny": (*common, *path, "data.batch_size=256"),
+    }
+    command = [sys.executable, "-c", MIRRORED, str(dataset), str(tmp_path), json.dumps(networks)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr[-2000:]
     losses = json.loads(result.stdout.strip().splitlines()[-1])
-    np.testing.assert_allclose(losses["mirrored"], losses["single"], rtol=2e-4)
+    for preset, tolerance in (("mlp_tiny", 2e-4), ("pinn_tiny", 2e-3)):
+        one, two = losses[f"{preset} single"], losses[f"{preset} mirrored"]
+        assert len(one[0]) == {"mlp_tiny": 1, "pinn_tiny": 5}[preset]
+        np.testing.assert_allclose(two, one, rtol=tolerance, atol=1e-6)
 
 
 def test_uneven_global_batch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

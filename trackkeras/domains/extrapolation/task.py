@@ -23,6 +23,7 @@ class ExtrapolationTask(Task):
     """State at z0 to state at z0 + dz."""
 
     keras_modules: ClassVar[tuple[str, ...]] = ("trackkeras.domains.extrapolation.losses",)
+    floor = "straight_line"
 
     def signature(self) -> Signature:
         """Return inputs and outputs of the deployed network, with one example track."""
