@@ -103,14 +103,14 @@ def build_finder(options: FinderOptions, *, training: bool) -> keras.Model:
         `(n, 62, 201)`, the probability that a muon fired the element.
     """
     hits = keras.Input((PLANES, ELEMENTS), name="hits", dtype="float32")
-    outputs = NETWORKS[options.network](hits, options)
+    outputs = NETWORKS[options.network](hits, options, training)
     if not training:
         outputs = {name: outputs[name] for name in MUONS}
     kind = FinderModel if training else keras.Model
     return kind({"hits": hits}, outputs, name=f"finder_{options.network}")
 
 
-def convolutional(hits: Any, options: FinderOptions) -> dict[str, Any]:
+def convolutional(hits: Any, options: FinderOptions, training: bool) -> dict[str, Any]:
     """Return the outputs of a network of `PLANS` from `hits`."""
     plan = PLANS[options.network][options.size]
     found = keras.layers.Reshape((PLANES, ELEMENTS, 1), name="image")(hits)
@@ -146,7 +146,7 @@ MARGIN = ((0, 64 - PLANES), (0, 208 - ELEMENTS))
 """Empty rows and columns after the matrix, so that it can be halved four times."""
 
 
-def flagship(hits: Any, options: FinderOptions) -> dict[str, Any]:
+def flagship(hits: Any, options: FinderOptions, training: bool) -> dict[str, Any]:
     """Return the outputs of two U-Net++ from `hits`: what is a muon's hit, then which muon's.
 
     No dropout: every layer here is followed by a batch normalisation further on, whose statistics it would
@@ -178,7 +178,7 @@ def probabilities(scores: dict[str, Any]) -> dict[str, Any]:
     return {name: keras.layers.Softmax(dtype="float32", name=name)(scores[name]) for name in MUONS}
 
 
-NETWORKS: dict[str, Callable[[Any, FinderOptions], dict[str, Any]]] = {
+NETWORKS: dict[str, Callable[[Any, FinderOptions, bool], dict[str, Any]]] = {
     "basic": convolutional,
     "prod": convolutional,
     "acc": convolutional,
@@ -186,4 +186,4 @@ NETWORKS: dict[str, Callable[[Any, FinderOptions], dict[str, Any]]] = {
     "flagship": flagship,
     "roads": roads,
 }
-"""Functions from `hits` to the outputs, by `model.network`."""
+"""Functions from `hits` to the outputs, by `model.network`; the last argument says whether to train them."""

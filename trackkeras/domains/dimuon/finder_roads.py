@@ -30,38 +30,48 @@ SIGNS = {"track_mup": -1.0, "track_mum": 1.0}
 """Of the kick that a muon gets, by output; it is the slope before KMAG less that behind."""
 
 
-def roads(hits: Any, options: FinderOptions) -> dict[str, Any]:
-    """Return the outputs from `hits`."""
+def roads(hits: Any, options: FinderOptions, training: bool) -> dict[str, Any]:
+    """Return the outputs from `hits`.
+
+    Places on planes need more digits than 16 bits have, whatever the policy of a training.
+    """
     size: Roads = options.roads
-    found, half = RoadSearch(size.pairs, size.lines, size.tracks, name="search")(hits)
-    fitted, places, fired, within = RoadFit(name="fit")(hits, found, half)
-    hidden = RoadFeatures(name="features")(hits, found, fitted, places, fired, within)
-    hidden = _dense(hidden, size.units, "alone")
-    score = layers.Dense(1, name="score_alone")(hidden)[:, :, 0]
-    reality = layers.Dense(1, activation="sigmoid", name="reality")(hidden)[:, :, 0]
-    own = OwnHits(name="own")(places, fired, within)
-    score, fitted, hidden, reality, own, places, fired, within = Best(size.company, name="company")(
-        score, fitted, hidden, reality, own, places, fired, within
-    )
-    shared = SharedHits(name="shared")(reality, places, own)
-    hidden = layers.Concatenate(name="with_company")([hidden, shared, own])
-    hidden = _dense(hidden, (size.units[-1], size.units[-1]), "among")
-    score = layers.Add(name="score")([score, layers.Dense(1, name="score_among")(hidden)[:, :, 0]])
+    exact = "float32" if training else options.precision
+    policy = None if training else options.precision
+
+    def dense(hidden: Any, units: tuple[int, ...], name: str) -> Any:
+        for number, width in enumerate(units):
+            hidden = layers.Dense(width, activation="gelu", dtype=policy, name=f"{name}_{number}")(hidden)
+        return hidden
+
+    def number(hidden: Any, name: str, activation: str | None = None) -> Any:
+        return layers.Dense(1, activation=activation, dtype=exact, name=name)(hidden)[:, :, 0]
+
+    found, half = RoadSearch(size.pairs, size.lines, size.tracks, dtype="float32", name="search")(hits)
+    fitted, places, fired, within = RoadFit(dtype=exact, name="fit")(hits, found, half)
+    hidden = RoadFeatures(dtype=exact, name="features")(hits, found, fitted, places, fired, within)
+    hidden = dense(hidden, size.units, "alone")
+    score = number(hidden, "score_alone")
+    reality = number(hidden, "reality", "sigmoid")
+    own = OwnHits(dtype=exact, name="own")(places, fired, within)
+    score, fitted, hidden, reality, own, places, fired, within = Best(
+        size.company, dtype=exact, name="company"
+    )(score, fitted, hidden, reality, own, places, fired, within)
+    shared = SharedHits(dtype=exact, name="shared")(reality, places, own)
+    hidden = layers.Concatenate(dtype=exact, name="with_company")([hidden, shared, own])
+    hidden = dense(hidden, (size.units[-1], size.units[-1]), "among")
+    score = layers.Add(dtype=exact, name="score")([score, number(hidden, "score_among")])
     muons = {
-        name: Best(size.paired, sign, name=f"{name}_best")(score, fitted, hidden, places, fired, within)
+        name: Best(size.paired, sign, dtype=exact, name=f"{name}_best")(
+            score, fitted, hidden, places, fired, within
+        )
         for name, sign in SIGNS.items()
     }
-    scores = PairJudge(name="pairs")(*(value for muon in muons.values() for value in muon[:3]))
+    scores = PairJudge(dtype=exact, name="pairs")(*(value for muon in muons.values() for value in muon[:3]))
     return {
-        name: RoadMixture(name=name, dtype="float32")(hits, score, *muons[name][3:])
+        name: RoadMixture(dtype=exact, name=name)(hits, score, *muons[name][3:])
         for name, score in zip(muons, scores, strict=True)
     }
-
-
-def _dense(hidden: Any, units: tuple[int, ...], name: str) -> Any:
-    for number, width in enumerate(units):
-        hidden = layers.Dense(width, activation="gelu", name=f"{name}_{number}")(hidden)
-    return hidden
 
 
 @keras.saving.register_keras_serializable(package="trackkeras")
@@ -90,23 +100,24 @@ class RoadMixture(layers.Layer):
         element = nearest_elements(places)
         chance, none = self._chances(element, places, fired, within)
         chance = chance * share[:, :, None, None]
-        numbers = ops.arange(ELEMENTS, dtype="float32")
+        numbers = ops.arange(ELEMENTS, dtype=element.dtype)
         rows = sum(
             ops.sum(
-                chance[..., k, None] * ops.cast(ops.equal(element[..., k, None], numbers), "float32"), axis=1
+                chance[..., k, None] * ops.cast(ops.equal(element[..., k, None], numbers), chance.dtype),
+                axis=1,
             )
             for k in range(element.shape[-1])
         )
-        first = ops.cast(ops.equal(numbers, 0.0), "float32")
+        first = ops.cast(ops.equal(numbers, 0.0), rows.dtype)
         rows = rows + ops.sum(none * share[:, :, None], axis=1)[:, :, None] * first
-        return (1.0 - FLOOR) * rows + FLOOR * _anything(hits, first)
+        return ops.cast((1.0 - FLOOR) * rows + FLOOR * _anything(hits, first), "float32")
 
     def _chances(self, element: Any, places: Any, fired: Any, within: Any) -> tuple[Any, Any]:
         """Return chances of the elements about places, `(.., 62, 5)`, and of none, `(.., 62)`."""
         distance = element - places[..., None]
         valid = (element >= 1.0) & (element <= straight().elements[:, None])
         weight = fired * self.fire[:, None] - self.steep[:, None] * ops.square(distance)
-        weight = weight + (1.0 - ops.cast(valid, "float32")) * IMPOSSIBLE
+        weight = weight + (1.0 - ops.cast(valid, weight.dtype)) * IMPOSSIBLE
         weight = weight + ops.log(within + 1e-6)[..., None]
         none = self.none + self.outside * ops.log(1.0 + 1e-6 - within) + 4.0 * ops.square(1.0 - within)
         chances = ops.softmax(ops.concatenate([weight, none[..., None]], axis=-1), axis=-1)

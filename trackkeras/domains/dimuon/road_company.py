@@ -106,7 +106,7 @@ class Best(layers.Layer):
     def call(self, score: Any, tracks: Any, *others: Any) -> Any:
         """Return what the class says, from its call arguments."""
         if self.sign:
-            score = score + OTHER_CHARGE * ops.cast(tracks[:, :, 4] * self.sign <= 0.0, "float32")
+            score = score + OTHER_CHARGE * ops.cast(tracks[:, :, 4] * self.sign <= 0.0, score.dtype)
         best, rank = ops.top_k(score, self.count)
 
         def taken(values: Any) -> Any:
@@ -142,11 +142,12 @@ class PairJudge(layers.Layer):
         self.units = tuple(units)
         first, second = self.units
         self.of_plus, self.of_minus, self.of_both = (
-            layers.Dense(first, name=name) for name in ("of_plus", "of_minus", "of_both")
+            layers.Dense(first, dtype=self.dtype_policy, name=name)
+            for name in ("of_plus", "of_minus", "of_both")
         )
-        self.deep = layers.Dense(second, name="deep")
+        self.deep = layers.Dense(second, dtype=self.dtype_policy, name="deep")
         # Pairs count from where tracks alone have come.
-        self.last = layers.Dense(1, kernel_initializer="zeros", name="last")
+        self.last = layers.Dense(1, kernel_initializer="zeros", dtype=self.dtype_policy, name="last")
 
     def build(
         self,

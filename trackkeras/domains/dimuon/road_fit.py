@@ -154,7 +154,7 @@ def around(hits: Any, places: Any) -> tuple[Any, Any]:
     start = ops.arange(n, dtype="int32")[:, None, None, None] * (PLANES * ELEMENTS)
     rows = (np.arange(PLANES, dtype=np.int32) * ELEMENTS)[:, None]
     # Elements are 1 to 200: 0 never fires, and what lies outside of a plane looks there.
-    valid = ops.cast((element >= 1.0) & (element <= ELEMENTS - 1.0), "float32")
+    valid = ops.cast((element >= 1.0) & (element <= ELEMENTS - 1.0), element.dtype)
     index = ops.cast(element * valid, "int32") + rows + start
     fired = ops.take(ops.reshape(hits, (-1,)), index, axis=0) * valid
     return fired, element - places[..., None]
@@ -233,7 +233,9 @@ class RoadFeatures(keras.layers.Layer):
         hit, miss = hit_weights()
         first = np.arange(PLANES, dtype=np.int32) * (ELEMENTS + 1)
         index = ops.cast(counts, "int32") + first
-        gain, loss = (ops.take(table.reshape(-1), index, axis=0)[:, None] for table in (hit, miss))
+        gain, loss = (
+            ops.cast(ops.take(table.reshape(-1), index, axis=0)[:, None], box.dtype) for table in (hit, miss)
+        )
         return loss + gain * box
 
     def compute_output_shape(self, hits_shape: Any, tracks_shape: Any, *shapes: Any) -> Any:
@@ -252,4 +254,4 @@ def by_kind(*, chamber: float, hodoscope: float, tube: float) -> Callable[..., A
     """Return an initialiser of one number per detector."""
     values = {"chamber": chamber, "hodoscope": hodoscope, "tube": tube}
     column = np.array([values[detector.kind] for detector in DETECTORS], dtype=np.float32)
-    return lambda shape, dtype=None: ops.convert_to_tensor(column)
+    return lambda shape, dtype=None: ops.convert_to_tensor(column, dtype=dtype)
