@@ -197,6 +197,8 @@ def test_evaluate_export_query(trained_run: Path, tmp_path: Path, run: Any) -> N
     assert run("report", folder)[0] == 0
     twin = tmp_path / "runs" / "twin"
     shutil.copytree(folder, twin)
+    metrics = json.loads((twin / "metrics.json").read_text())
+    (twin / "metrics.json").write_text(json.dumps(metrics | {"run": "twin"}))
     code, out, err = run("compare", folder, twin, "--out", tmp_path / "comparison.html")
     assert code == 0, err
     assert "test: 500 rows" in out

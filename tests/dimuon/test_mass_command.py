@@ -42,7 +42,7 @@ N = 400
 def truth_of(n: int) -> NDArray[np.float64]:
     """Momenta of the muons of n J/psi, `(n, 2, 3)`."""
     options = GenerateOptions(acceptance="any")
-    return draw_pairs("jpsi", options, np.random.default_rng(1), n)[1]
+    return draw_pairs("jpsi", options, np.random.default_rng(1), n)[0]
 
 
 def reconstructed(momentum: NDArray[Any], found: NDArray[Any], hits: Any = 40, p_right: Any = None) -> Events:

@@ -73,6 +73,8 @@ def task() -> Any:
         axes=tuple,
         parity=lambda: Parity("equal", excess),
         parity_rows=100,
+        parity_band_rows=None,
+        chunk_rows=None,
         inputs=lambda rows: {t.name: rows[t.name].astype(t.dtype) for t in SIGNATURE.inputs},
     )
 

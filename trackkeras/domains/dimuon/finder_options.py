@@ -66,8 +66,8 @@ class FinderOptions(ModelOptions):
     levels: int | None = Field(None, ge=2, le=5, description="flagship: levels of each U-Net++.")
     precision: Literal["float32", "float64"] = Field(
         "float64",
-        description="roads: arithmetic of the saved network behind its search, which is exact; training is in "
-        "float32.",
+        description="roads: arithmetic of the saved network behind its search, which is exact; training is "
+        "in float32.",
     )
     overlap: float = Field(0.1, ge=0, description="Weight of the loss's part for hits given to both muons.")
     denoise: float = Field(
