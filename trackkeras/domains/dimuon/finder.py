@@ -39,7 +39,7 @@ class FinderTask(Task):
     options = FinderOptions
     columns: ClassVar[tuple[str, ...]] = finder_rows.COLUMNS
     keras_modules: ClassVar[tuple[str, ...]] = ("trackkeras.domains.dimuon.finder_models",)
-    parity_rows: ClassVar[int] = 64
+    parity_rows: ClassVar[int] = 20
     parity_band_rows: ClassVar[int | None] = 20
     validation_rows: ClassVar[int] = 2000
     metric_rows: ClassVar[int] = 1000
