@@ -10,13 +10,15 @@ into folds; what is calibrated or trained further sees all folds but the one tha
   plus harmonics without symmetry (`--calibrate harmonics`).
 
 `--map` calibrates the harmonics once more, with all 2,800 tracks, and writes the field as a map with a YAML
-file that names it, from which `trackkeras generate` makes tracks: known in the map's box, where tracks were.
+file that names it: known in the map's box, where tracks were. `--terms` does the same with the terms of
+`maxwell`. `trackkeras generate extrapolation --set field=FILE.yaml` makes tracks in either.
 
 Examples:
     scripts/real_field_study.py --data ../shared/data --calibrate harmonics --out study.json
     scripts/real_field_study.py --data ../shared/data --run runs/mlp --finetune runs/mlp --epochs 60
     scripts/real_field_study.py --data ../shared/data --legacy runs/legacy
     scripts/real_field_study.py --data ../shared/data --map calibrated.txt
+    scripts/real_field_study.py --data ../shared/data --calibrate terms --terms calibrated.yaml
 """
 
 from __future__ import annotations
@@ -68,6 +70,7 @@ def main() -> None:
     parser.add_argument("--calibrate", choices=("terms", "harmonics"), nargs="*", default=[])
     parser.add_argument("--legacy", type=Path, help="run folder to test on the 2,500 tracks of the toy field")
     parser.add_argument("--map", type=Path, help="text file to write the calibrated field to")
+    parser.add_argument("--terms", type=Path, help="YAML file to write the calibrated terms to")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     try:
@@ -116,6 +119,8 @@ def study(arguments: argparse.Namespace) -> str:
         report["legacy"] = {arguments.legacy.name: legacy(arguments.data, arguments.legacy)}
     if arguments.map:
         report["map"] = write_map(arguments.map, rows)
+    if arguments.terms:
+        report["terms"] = write_terms(arguments.terms, rows)
     text = json.dumps(report, indent=1, allow_nan=False)
     if arguments.out:
         with new_file(arguments.out) as out:
@@ -285,6 +290,18 @@ def write_map(path: Path, rows: Rows) -> dict[str, Any]:
     return {"map": str(path), "field": str(named), "nodes": nodes}
 
 
+def write_terms(path: Path, rows: Rows) -> dict[str, Any]:
+    """Calibrate the terms with all rows and write the field file."""
+    from trackkeras.domains.extrapolation.field_calibration import calibrate_terms, write_calibrated_terms
+    from trackkeras.domains.extrapolation.grid import check_new
+
+    check_new(path, False)
+    tracks = tracks_of(rows)
+    terms = calibrate_terms(tracks, lhcb.TERMS, log=lambda line: print(line, file=sys.stderr))
+    write_calibrated_terms(path, terms, tracks)
+    return {"field": str(path), "count": len(terms)}
+
+
 def table(report: dict[str, Any]) -> str:
     """Return the report as Markdown."""
     return "\n".join(_lines(report))
@@ -306,6 +323,8 @@ def _lines(report: dict[str, Any]) -> Iterable[str]:
         yield from _table(report["legacy"])
     if "map" in report:
         yield f"\n{report['map']['map']}: {report['map']['nodes']} nodes; field {report['map']['field']}"
+    if "terms" in report:
+        yield f"\n{report['terms']['count']} terms; field {report['terms']['field']}"
 
 
 def _table(entries: dict[str, Any]) -> Iterable[str]:

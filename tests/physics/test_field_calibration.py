@@ -12,12 +12,15 @@ from trackkeras.domains.extrapolation.field_calibration import (
     calibrate_terms,
     calibrated_map,
     sensitivity,
+    write_calibrated_terms,
 )
 from trackkeras.domains.extrapolation.field_fit import Tracks, track_errors
 from trackkeras.domains.extrapolation.field_harmonics import Harmonics
-from trackkeras.domains.extrapolation.fields import make_field
+from trackkeras.domains.extrapolation.fields import field_options, make_field
+from trackkeras.domains.extrapolation.generation_options import GenerateOptions
 from trackkeras.domains.extrapolation.propagation import propagate
 from trackkeras.errors import UserError
+from trackkeras.presets import load_run
 
 FEW = Harmonics(waves_x=1, waves_z=3)
 PLANES = (2665.0, 7826.0)
@@ -84,6 +87,29 @@ def test_perturbed_terms_are_found_again():
     found = make_field("maxwell", terms=calibrate_terms(tracks, wrong.tolist(), options))
     unseen = crossing(field, 300, seed=1)
     assert np.median(track_errors(found, unseen)) < before / 8
+
+
+def test_calibrated_terms_are_a_field_file_for_generators_and_networks(tmp_path):
+    tracks = crossing(make_field("lhcb"), 50)
+    terms = ((-1.0, 5000.0, 1700.0, 0.1), (0.25, 3000.0, 1500.0, -0.5))
+    path = tmp_path / "calibrated.yaml"
+    write_calibrated_terms(path, terms, tracks)
+    head = path.read_text().splitlines()
+    assert head[0] == "# 2 terms calibrated with 50 tracks from z = 2665 to 7826 mm"
+    median = np.median(track_errors(make_field("maxwell", terms=terms), tracks))
+    assert f"median {median:.4g} mm" in head[1]
+    wanted = {"name": "maxwell", "terms": [list(term) for term in terms]}
+    assert field_options(str(path)) == wanted
+    options = GenerateOptions(field=str(path))
+    np.testing.assert_array_equal(options.make_field().params, make_field("maxwell", terms=terms).params)
+    run = load_run("hybrid_tiny", [f"model.field={path}"])
+    assert run.model.field == options.field == wanted, "the data's field is the equation's"
+    for make in (
+        lambda file: GenerateOptions(field=file),
+        lambda file: load_run("pinn_tiny", [f"model.field={file}"]),
+    ):
+        with pytest.raises(ValueError, match=r"no such file: none\.yaml"):
+            make("none.yaml")
 
 
 def test_a_displaced_field_without_symmetry_is_found_by_harmonics():

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -29,7 +30,14 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from trackkeras.domains.extrapolation import kernels
-from trackkeras.domains.extrapolation.field_fit import NO_SLOPE_LIMIT, Tracks, components, rounded
+from trackkeras.domains.extrapolation.field_fit import (
+    NO_SLOPE_LIMIT,
+    Tracks,
+    components,
+    rounded,
+    track_errors,
+    write_terms,
+)
 from trackkeras.domains.extrapolation.field_harmonics import Harmonics
 from trackkeras.domains.extrapolation.field_protocol import FieldProtocol
 from trackkeras.domains.extrapolation.field_tf import field_twin
@@ -225,6 +233,25 @@ def calibrate_terms(
         log(f"{len(start)} terms: cost {found.cost:.1f} after {found.nfev} evaluations")
     rows = found.x.reshape(-1, 4)
     return rounded(rows[np.argsort(rows[:, 1])].tolist())
+
+
+def write_calibrated_terms(path: Path, terms: Terms, tracks: Tracks) -> None:
+    """Write calibrated terms as a field file: what `model.field`, generators and the command line take.
+
+    Args:
+        path: YAML file; it appears when it is complete.
+        terms: From `calibrate_terms`.
+        tracks: Those that it was given; the file says how well they are followed and where they were.
+    """
+    errors = track_errors(make_field("maxwell", terms=terms), tracks)
+    middle, high = np.percentile(errors, [50, 95])
+    planes = f"z = {tracks.z0:g} to {tracks.z1:g} mm"
+    about = (
+        f"# {len(terms)} terms calibrated with {len(tracks)} tracks from {planes}\n"
+        f"# position error of these tracks: median {middle:.4g} mm, p95 {high:.4g} mm\n"
+        "# known where these tracks were, and nowhere else\n"
+    )
+    write_terms(path, about, terms)
 
 
 def calibrate_harmonics(

@@ -272,13 +272,21 @@ def write_fit(fit: MapFit, target: FieldProtocol, path: Path) -> None:
         f"{fit.p95_T:.4g} T, at most {fit.max_T:.4g} T, of {fit.field_rms_T:.4g} T rms\n"
         f"# acceptance: {ACCEPTANCE.text}\n"
     )
-    options = {
-        "name": "maxwell",
-        "volume": [float(limit) for limit in volume],
-        "terms": [list(term) for term in fit.terms],
-    }
+    write_terms(path, about, fit.terms, volume=[float(limit) for limit in volume])
+
+
+def write_terms(path: Path, about: str, terms: Terms, **options: Any) -> None:
+    """Write terms as a YAML file of options of a `maxwell` field, for `field_options` and the command line.
+
+    Args:
+        path: YAML file; it appears when it is complete.
+        about: Comment lines at its beginning.
+        terms: `(n, 4)`, see `maxwell`.
+        options: Further options of the field.
+    """
+    content = {"name": "maxwell", **options, "terms": [list(term) for term in terms]}
     with new_file(path) as out:
-        out.write((about + yaml.safe_dump(options, sort_keys=False, default_flow_style=None)).encode())
+        out.write((about + yaml.safe_dump(content, sort_keys=False, default_flow_style=None)).encode())
 
 
 def track_errors(magnet: Field, tracks: Tracks, step: float = STEP) -> Array:

@@ -70,7 +70,8 @@ class GenerateOptions(Options):
     """Field, acceptance and integration of a generated sample; lengths in mm, momenta in GeV."""
 
     field: dict[str, Any] = Described(
-        default={"name": "lhcb", "polarity": 1}, description="Name and options for make_field."
+        default={"name": "lhcb", "polarity": 1},
+        description="Name and options for make_field, or a file of them.",
     )
     p_min: float = Described(0.5, gt=0, allow_inf_nan=False, description="Lowest momentum [GeV].")
     p_max: float = Described(100.0, gt=0, allow_inf_nan=False, description="Highest momentum [GeV].")
@@ -123,15 +124,15 @@ class GenerateOptions(Options):
         if not isinstance(values, Mapping):
             return values
         field = values.get("field", {})
-        name = field.get("name") if isinstance(field, Mapping) else field
+        if isinstance(field, str):
+            from trackkeras.domains.extrapolation.fields import field_options
+
+            field = field_options(field)
+            values = {**values, "field": field}
+        name = field.get("name") if isinstance(field, Mapping) else None
         method = values.get("method", METHODS["grid" if name == "grid" else "closed form"])
         adaptive = method in TABLEAUS and TABLEAUS[method].adaptive
         return {"method": method, "step": LONGEST_STEP if adaptive else DEFAULT_STEP, **values}
-
-    @field_validator("field", mode="before")
-    @classmethod
-    def _name_alone(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
 
     @field_validator("field")
     @classmethod

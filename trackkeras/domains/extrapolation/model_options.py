@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from trackkeras.config import ModelOptions
 from trackkeras.domains.extrapolation.lhcb import TERMS
@@ -73,8 +73,17 @@ class EquationOptions(ExtrapolationOptions):
     )
     field: dict[str, Any] = Field(
         default={"name": "lhcb", "polarity": 1},
-        description="Name and options for make_field; must be the field of the data.",
+        description="Name and options for make_field, or a YAML file of them; must be the field of the data.",
     )
+
+    @field_validator("field", mode="before")
+    @classmethod
+    def _field_of_a_file(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        from trackkeras.domains.extrapolation.fields import field_options
+
+        return field_options(value)
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> EquationOptions:
