@@ -14,8 +14,8 @@ Target = Literal["vertex", "station_1"]
 SIZES: dict[str, tuple[int, ...]] = {"small": (32, 32), "medium": (128, 128)}
 """Hidden widths of the size presets."""
 
-
 Three = tuple[float, float, float]
+"""A number for each of px, py, pz."""
 
 
 class ResponseOptions(Options):
