@@ -116,7 +116,7 @@ def main() -> None:
         "--background", type=Path, action="append", required=True, help="RUS file of single muons"
     )
     parser.add_argument("--events", type=int, default=1000, help="(default: %(default)s)")
-    parser.add_argument("--only", help="conditions whose name has this text")
+    parser.add_argument("--only", help="the condition of this name, or those whose name has it")
     parser.add_argument("--seed", type=int, default=1, help="(default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args()
@@ -135,7 +135,8 @@ def study(arguments: argparse.Namespace) -> None:
     """
     if arguments.events < 1:
         raise UserError(f"--events must be at least 1, received {arguments.events}")
-    chosen = [c for c in conditions() if not arguments.only or arguments.only in c.name]
+    exact = [c for c in conditions() if c.name == arguments.only]
+    chosen = exact or [c for c in conditions() if not arguments.only or arguments.only in c.name]
     if not chosen:
         raise UserError(
             f"no condition has {arguments.only!r} in its name; there are: "
