@@ -15,6 +15,7 @@ import pytest
 import typer
 
 from trackkeras import cli
+from trackkeras.domains.extrapolation.mlp import MlpTask
 
 
 def commands() -> list[tuple[str, ...]]:
@@ -187,7 +188,9 @@ def test_field_commands(tmp_path: Path, run: Any) -> None:
 
 
 @pytest.mark.usefixtures("no_experiment_data")
-def test_evaluate_export_query(trained_run: Path, tmp_path: Path, run: Any) -> None:
+def test_evaluate_export_query(
+    trained_run: Path, tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "runs" / "mine"
     shutil.copytree(trained_run, folder)
     code, out, err = run("evaluate", folder, "--limit", 500)
@@ -204,6 +207,7 @@ def test_evaluate_export_query(trained_run: Path, tmp_path: Path, run: Any) -> N
     assert "test: 500 rows" in out
     assert (tmp_path / "comparison.html").is_file()
     bundles = tmp_path / "bundles"
+    monkeypatch.setattr(MlpTask, "parity_rows", 2000)
     best = ("--best", folder.parent, "--by", "pos_95_mm", "--json")
     for version, what in ((1, (folder,)), (2, best)):
         code, out, err = run("export", *what, "--out", bundles)

@@ -23,6 +23,9 @@ from trackkeras.training import build_model
 
 PRESETS = sorted(preset_files())
 
+LARGE_GRAPHS = ("finder_flagship", "finder_roads")
+"""Networks whose step takes 20 s even when they are tiny; that of 16 bits is left out."""
+
 
 @pytest.fixture(scope="session")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Dataset]:
@@ -94,7 +97,7 @@ def test_preset_is_documented_and_builds_at_full_size(preset: str, sources: dict
 @pytest.mark.parametrize(
     ("preset", "precision"),
     # full precision is also that of the export below
-    [(preset, "bfloat16") for preset in distinct_networks()]
+    [(preset, "bfloat16") for preset in distinct_networks() if preset not in LARGE_GRAPHS]
     + [(preset, "off") for preset in one_preset_per_task()],
 )
 def test_step_save_load(preset: str, precision: str, sources: dict[str, Dataset], tmp_path: Path) -> None:
@@ -132,8 +135,9 @@ def test_export_and_parity(preset: str, sources: dict[str, Dataset], tmp_path: P
         assert {entry.name for entry in session.get_inputs()} == {t.name for t in signature.inputs}
         assert [entry.name for entry in session.get_outputs()] == [t.name for t in signature.outputs]
     # the gate can fail: a model with other weights is not accepted as the same one
+    noise = np.random.default_rng(0)
     for weight in model.trainable_variables:
-        weight.assign(weight + 0.1)
+        weight.assign(weight + noise.normal(0.0, 0.3, weight.shape))
     with pytest.raises(ValueError, match="differs from Keras"):
         check_parity(task, model, folder, rows)
 

@@ -129,9 +129,9 @@ class FinderTask(Task):
         return {"hits": finder_rows.batch_matrices(batch)}, {"elements": batch["elements"]}
 
     def shrink(self, model: ModelOptions) -> ModelOptions:
-        """Return the flagship with a few filters, or `attention`, which has the layers of all others."""
+        """Return `flagship` or `roads` as small as they get, or `attention`, which has the layers of the others."""
         assert isinstance(model, FinderOptions)
-        network: Network = "flagship" if model.network == "flagship" else "attention"
+        network: Network = model.network if model.network in ("flagship", "roads") else "attention"
         return FinderOptions(network=network, size="tiny")
 
     # -- evaluation --------------------------------------------------------------------------------------
