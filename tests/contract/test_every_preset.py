@@ -115,7 +115,7 @@ def test_step_save_load(preset: str, precision: str, sources: dict[str, Dataset]
         np.testing.assert_array_equal(value, after[name])
 
 
-@pytest.mark.parametrize("preset", distinct_networks())
+@pytest.mark.parametrize("preset", [preset for preset in distinct_networks() if preset != "finder_flagship"])
 def test_export_and_parity(preset: str, sources: dict[str, Dataset], tmp_path: Path) -> None:
     import onnxruntime
 
