@@ -129,7 +129,7 @@ class FinderTask(Task):
         return {"hits": finder_rows.batch_matrices(batch)}, {"elements": batch["elements"]}
 
     def shrink(self, model: ModelOptions) -> ModelOptions:
-        """Return `flagship` or `roads` with a few units, or `attention`, which has the layers of the others."""
+        """Return `flagship` or `roads` with few units, or `attention`, which has the layers of the others."""
         assert isinstance(model, FinderOptions)
         network: Network = model.network if model.network in ("flagship", "roads") else "attention"
         return FinderOptions(network=network, size="tiny")
