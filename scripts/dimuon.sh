@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Dimuons from end to end: simulate J/psi among background in the SpinQuest-like spectrometer, train networks for
-# tracks, momentum and quality, reconstruct new events with them, and fit the J/psi in their mass. Less than ten
+# tracks, momentum and quality, reconstruct new events with them, and fit the J/psi in their mass. About six
 # minutes on 2 cores after the installation, without any file from outside; a second run reuses what exists.
 # Example: scripts/dimuon.sh [FOLDER]       (default: dimuon/)
 set -euo pipefail
