@@ -350,6 +350,8 @@ def _estimators(task: Task, run: Run, model: Any, baselines: tuple[Baseline, ...
 
 
 def _record_test_result(folder: RunFolder, sample: Mapping[str, Any]) -> None:
+    if not folder.history.is_file():  # published weights come without the story of their training
+        return
     history = folder.read("history.json")
     history["test_final"] = {name: entry["value"] for name, entry in sample["metrics"]["network"].items()}
     folder.write("history.json", history)

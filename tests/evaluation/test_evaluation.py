@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,8 @@ from trackkeras.domain import Axis, Sample, find_task
 from trackkeras.domains.extrapolation.baselines import straight_line
 from trackkeras.errors import UserError
 from trackkeras.evaluation import band_index, evaluate_sample, intervals, rows_digest
+from trackkeras.evaluation import evaluate as evaluate_run
+from trackkeras.report import write_report
 
 TASK = find_task("extrapolation", "mlp")
 
@@ -184,3 +188,12 @@ def test_cells_worse_than_the_floor_are_named_with_both_values() -> None:
 def test_half_width_is_that_of_the_central_interval() -> None:
     values = np.random.default_rng(0).permutation(np.arange(1001.0)) - 300
     assert intervals(values, ["w68"])["w68"]["value"] == pytest.approx(341.0)
+
+
+def test_published_weights_are_evaluated_without_their_history(trained_run: Path, tmp_path: Path) -> None:
+    published = tmp_path / "published"
+    shutil.copytree(trained_run, published, ignore=shutil.ignore_patterns("history.json", "checkpoints"))
+    result = evaluate_run(published, None, "test", limit=300)
+    assert result["samples"][0]["rows"] == 300
+    assert not (published / "history.json").exists()
+    assert "no loss curves" in write_report(published).read_text()
