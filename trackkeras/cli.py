@@ -1487,7 +1487,7 @@ def bench_compare_with_cpp(
 @bench_app.command("pareto")
 def bench_pareto(
     bundles: Annotated[list[Path], typer.Argument(help="Version folders of extrapolation bundles.")],
-    out: Annotated[Path, typer.Option(help="Folder for pareto.json, pareto.png and pareto.html.")],
+    out: Annotated[Path, typer.Option(help="Folder for pareto.json, .png, .html and .md.")],
     rows: Annotated[int, typer.Option(help="Tracks that are drawn for each sample.")] = 16_384,
     rounds: Annotated[int, typer.Option(help="Rounds in which every point is timed once.")] = 5,
     seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 2026,

@@ -21,7 +21,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-import jinja2
 import keras
 import numpy as np
 
@@ -46,6 +45,7 @@ from trackkeras.formats import (
     write_saved_model,
 )
 from trackkeras.keras_file import check_keras_file, write_keras
+from trackkeras.pages import render_text
 from trackkeras.parity import ParityResult, choose_rows, compare, describe_bands, joined
 from trackkeras.runs import RunFolder, environment, open_run
 
@@ -366,14 +366,8 @@ def write_description(
         "environment": environment(),
     }
     write_json(directory / "bundle.json", description)
-    templates = jinja2.Environment(
-        loader=jinja2.PackageLoader("trackkeras"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=False,
-    )
-    card = templates.get_template("card.md.j2").render(
+    card = render_text(
+        "card.md.j2",
         bundle=description,
         parity=read_json(directory / "parity.json"),
         formats=FORMATS,

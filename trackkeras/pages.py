@@ -31,7 +31,6 @@ def slug(name: str) -> str:
 
 
 def magnitude(cell: Mapping[str, Any] | None) -> float:
-    """Return the absolute value of a cell; infinite where there is none, so that it is never the best."""
     """Return what orders cells: smaller is better, no value comes last."""
     value = None if cell is None else cell.get("value")
     return math.inf if value is None or not math.isfinite(value) else abs(value)
@@ -69,6 +68,24 @@ def render_page(template: str, **context: Any) -> str:
         "plain": _plain_value,
     }
     return environment.get_template(template).render(**context)
+
+
+def render_text(template: str, **context: Any) -> str:
+    """Fill a template of plain text or Markdown; nothing is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("trackkeras", "templates"),
+        autoescape=False,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["short"] = _short
+    return environment.get_template(template).render(**context)
+
+
+def _short(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
 
 
 def format_number(value: float | None) -> Markup:

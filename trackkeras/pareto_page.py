@@ -1,11 +1,12 @@
-"""The Pareto page: what `bench pareto` measured as JSON, as a picture and as one HTML file.
+"""The Pareto page: what `bench pareto` measured as JSON, as a picture, as one HTML file and as Markdown.
 
 Everything is drawn and said from the measured report alone; no name of a detector occurs here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from matplotlib.figure import Figure
 from tfrecords_tools.files import new_file, write_json
 from trackkeras import plots
 from trackkeras.errors import UserError
-from trackkeras.pages import render_page, write_page
+from trackkeras.pages import render_page, render_text, write_page
+from trackkeras.pareto import Point, frontier
 
 Row = Mapping[str, Any]
 
@@ -41,7 +43,7 @@ def check_folder(folder: Path) -> None:
 
 
 def write(report: Row, machine: str, command: str, folder: Path) -> dict[str, Path]:
-    """Write `pareto.json`, `pareto.png` and `pareto.html`, each complete or not at all.
+    """Write `pareto.json`, `.png`, `.html` and `.md`, each complete or not at all.
 
     Args:
         report: What `pareto_bench.measure` returns, with the `machine` that it ran on.
@@ -50,15 +52,16 @@ def write(report: Row, machine: str, command: str, folder: Path) -> dict[str, Pa
         folder: Where; it is made if it is not there.
 
     Returns:
-        The three paths by their kind.
+        The four paths by their kind.
     """
     check_folder(folder)
     folder.mkdir(exist_ok=True)
-    paths = {kind: folder / f"pareto.{kind}" for kind in ("json", "png", "html")}
+    paths = {kind: folder / f"pareto.{kind}" for kind in ("json", "png", "html", "md")}
     write_json(paths["json"], {"command": command, **report})
     with new_file(paths["png"]) as stream:
         stream.write(plots.render(draw(report["samples"], report["limit_mm"]), "png", SMALL_DPI))
     write_page(paths["html"], page(report, machine, command))
+    write_page(paths["md"], tables(report, machine, command))
     return paths
 
 
@@ -76,14 +79,38 @@ def page(report: Row, machine: str, command: str) -> str:
                 "figure": plots.inline_svg(svg, name, text),
                 "answer": answer(sample["verdict"]),
                 "statements": [statement(network) for network in sample["networks"]],
-                "best": sorted(
-                    (point for point in sample["points"] if point["frontier"]),
-                    key=lambda point: point["us_per_track"],
-                ),
-                "sorted": sorted(sample["points"], key=lambda point: point["us_per_track"]),
+                "best": _by_time(point for point in sample["points"] if point["frontier"]),
+                "sorted": _by_time(sample["points"]),
             }
         )
     return render_page("pareto.html.j2", report=report, sections=sections, machine=machine, command=command)
+
+
+def tables(report: Row, machine: str, command: str) -> str:
+    """Return the tables of the page as Markdown, the shortest form that can be kept with a project."""
+    sections = [
+        {
+            **sample,
+            "answer": answer(sample["verdict"]),
+            "best": _by_time(point for point in sample["points"] if point["frontier"]),
+            "best_on_map": _by_time(_frontier_on_map(sample["points"])),
+        }
+        for sample in report["samples"]
+    ]
+    return render_text("pareto.md.j2", report=report, sections=sections, machine=machine, command=command)
+
+
+def _by_time(points: Iterable[Row]) -> list[Row]:
+    return sorted(points, key=lambda point: float(point["us_per_track"]))
+
+
+def _frontier_on_map(points: Sequence[Row]) -> list[Row]:
+    on_map = {point["name"]: point for point in points if point["field"].endswith("map")}
+    best = frontier(
+        Point(name, point["us_per_track"], math.inf if point["p95_mm"] is None else point["p95_mm"])
+        for name, point in on_map.items()
+    )
+    return [on_map[point.name] for point in best]
 
 
 # -- sentences ---------------------------------------------------------------------------------------------
@@ -210,7 +237,7 @@ def _panel(axes: Axes, sample: Row, limit: float) -> None:
         place = (point["us_per_track"], point["p95_mm"])
         text = name.replace("$", r"\$")
         axes.annotate(text, place, xytext=(5, 5), textcoords="offset points", fontsize=7, rotation=25)
-    best = sorted((point for point in points if point["frontier"]), key=lambda point: point["us_per_track"])
+    best = _by_time(point for point in points if point["frontier"])
     axes.plot(*_columns(best), color=plots.INK, linewidth=0.9, drawstyle="steps-post", label="frontier")
     axes.axhline(limit, color=plots.INK, linewidth=0.9, linestyle=":", label=f"{limit:g} mm")
     axes.set_xscale("log")

@@ -46,7 +46,9 @@ def test_one_command_makes_the_page(small: None, bundle: Path, tmp_path: Path, r
     code, printed, _ = run(bundle, "--out", out, "--rows", 2048, "--rounds", 1, "--json")
     assert code == 0
     report = json.loads(printed)
-    assert sorted(path.name for path in out.iterdir()) == ["pareto.html", "pareto.json", "pareto.png"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        f"pareto.{kind}" for kind in ("html", "json", "md", "png")
+    ]
     assert json.loads((out / "pareto.json").read_text()).items() >= report.items()
     assert {"limit_mm", "rounds", "seed", "batch", "cpp", "load", "machine", "samples"} <= set(report)
     (sample,) = report["samples"]

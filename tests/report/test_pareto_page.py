@@ -155,6 +155,26 @@ def test_the_page_is_one_file_with_every_picture_and_point(report, tmp_path, par
     assert paths["png"].read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_tables_name_every_network_and_keep_their_columns(report):
+    text = pareto_page.tables(report, "a machine", "the command")
+    for found in report["samples"]:
+        assert f"## {found['name']}\n" in text
+        assert pareto_page.answer(found["verdict"]) in text
+        for network in found["networks"]:
+            assert f"| {network['name']} | " in text
+    tables = [table.splitlines() for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)]
+    assert len(tables) == 3 * len(report["samples"])
+    for table in tables:
+        assert len(table) > 2
+        assert {line.count("|") for line in table} == {table[0].count("|")}
+    for table in tables[2::3]:  # Runge-Kutta on the map: slower is more accurate
+        times, errors = zip(
+            *([float(cell) for cell in row.split(" | ")[1:3]] for row in table[2:]), strict=True
+        )
+        assert list(times) == sorted(times)
+        assert list(errors) == sorted(errors, reverse=True)
+
+
 def test_a_missing_compiler_is_told(report):
     missing = "There was no C++ compiler"
     assert missing not in pareto_page.page(report | {"samples": report["samples"][:1]}, "m", "c")
