@@ -1143,6 +1143,38 @@ def export(
         print(f"  {name}: {', '.join(shares)} on {entry['rows']:,} rows ({entry['rule']})")
 
 
+@app.command()
+def publish(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    out: Annotated[Path, typer.Option(help="Run folder to make.")],
+    digits: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Significant binary digits of trained weights; half precision has 11."
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Leave the best model of a run as a small run folder, to be kept with a project and exported from there.
+
+    What fewer digits cost in accuracy, `trackkeras evaluate` tells of the new folder.
+
+    Example: trackkeras publish runs/first --out results/first --digits 11
+    """
+    from trackkeras.runs import open_run
+
+    open_run(run)
+    load_tensorflow()
+    from trackkeras.publishing import publish as write
+
+    made = write(run, out, digits)
+    sizes = {path.name: path.stat().st_size for path in sorted(made.path.iterdir())}
+    if as_json:
+        _print_json({"run": str(made.path), "bytes": sizes})
+        return
+    print(f"{made.path}: " + ", ".join(f"{name} {size / 1000:.3g} kB" for name, size in sizes.items()))
+
+
 @app.command("compare-with-cpp")
 def compare_with_cpp(
     bundle: Annotated[Path, typer.Argument(help="Version folder of a bundle.")],
