@@ -57,10 +57,11 @@ def publish(path: Path, out: Path, digits: int | None = None) -> RunFolder:
     compress(made.best)
     for name in DESCRIPTIONS:
         shutil.copy(folder.path / name, temporary / name)
-    signature = task.signature()
-    kept = {tensor.name for tensor in (*signature.inputs, *signature.outputs)}
-    statistics: dict[str, Any] = folder.read("normalization.json")
-    made.write("normalization.json", {name: value for name, value in statistics.items() if name in kept})
+    if (folder.path / "normalization.json").is_file():  # a network need not carry any
+        signature = task.signature()
+        kept = {tensor.name for tensor in (*signature.inputs, *signature.outputs)}
+        statistics: dict[str, Any] = folder.read("normalization.json")
+        made.write("normalization.json", {name: value for name, value in statistics.items() if name in kept})
     dataset = folder.read("dataset.json")
     made.write("dataset.json", {**dataset, "path": f"data/{Path(dataset['path']).name}"})
     temporary.rename(out)
