@@ -1040,7 +1040,9 @@ def _print_sample(sample: dict[str, Any]) -> None:
 @app.command()
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Evaluated run folders, or folders of runs.")],
-    out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("comparison.html"),
+    out: Annotated[Path, typer.Option(help="File to write: HTML, or tables alone as .md.")] = Path(
+        "comparison.html"
+    ),
     sort: Annotated[str | None, typer.Option(help="Metric that orders the table.")] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""Several evaluated runs, and their baselines, on the rows that they share: a table and a page."""
+"""Several evaluated runs, and their baselines, on the rows that they share: a table, a page, or Markdown."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 from trackkeras import plots
 from trackkeras.comparison_figures import chart_section, convergence_section
-from trackkeras.convergence import convergences
+from trackkeras.convergence import Convergence, convergences
 from trackkeras.errors import UserError
-from trackkeras.pages import emphasise, magnitude, render_page, slug, write_page
+from trackkeras.pages import emphasise, magnitude, render_page, render_text, slug, write_page
 from trackkeras.questions import answers
 from trackkeras.run_files import RunFiles, headline_metrics, metric_definitions, read_run
 
@@ -61,15 +61,15 @@ def comparison_table(paths: Iterable[Path], sort: str | None = None) -> list[dic
 
 
 def write_comparison(paths: Iterable[Path], out: Path, sort: str | None = None) -> Path:
-    """Write one HTML page that compares several runs: accuracy on shared rows, convergence, answers.
+    """Write a file that compares several runs: accuracy on shared rows, convergence, answers.
 
     Args:
         paths: As for `comparison_table`.
-        out: The HTML file to write.
+        out: The file to write: one HTML page, or with the ending `.md` its main tables as Markdown.
         sort: As for `comparison_table`.
 
     Returns:
-        The path of the page.
+        The path of the file.
 
     Raises:
         UserError: As `comparison_table`, or `out` is a folder.
@@ -78,6 +78,12 @@ def write_comparison(paths: Iterable[Path], out: Path, sort: str | None = None) 
     if out.is_dir():
         raise UserError(f"{out} is a folder; name the HTML file to write, such as {out / 'comparison.html'}")
     runs, passed_over = read_runs(paths)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    render = _markdown if out.suffix == ".md" else _page
+    return write_page(out, render(runs, passed_over, sort))
+
+
+def _page(runs: Sequence[RunFiles], passed_over: Mapping[str, str], sort: str | None) -> str:
     table = _tabulate(runs, sort)
     definitions = metric_definitions([run.metrics for run in runs])
     headline = sort or next(iter(definitions))
@@ -88,7 +94,7 @@ def write_comparison(paths: Iterable[Path], out: Path, sort: str | None = None) 
     ]
     networks = [row for row in table if row["sample"] == groups[0].name and row["run"]]
     progress = convergences(runs, headline)
-    page = render_page(
+    return render_page(
         "comparison.html.j2",
         runs=[run.metrics for run in runs],
         sections=sections,
@@ -98,8 +104,65 @@ def write_comparison(paths: Iterable[Path], out: Path, sort: str | None = None) 
         charts=chart_section(runs, headline, definitions),
         answers=answers(networks, progress, headline, groups[0].name),
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    return write_page(out, page)
+
+
+def _markdown(runs: Sequence[RunFiles], passed_over: Mapping[str, str], sort: str | None) -> str:
+    table = _tabulate(runs, sort)
+    definitions = metric_definitions([run.metrics for run in runs])
+    headline = sort or next(iter(definitions))
+    groups = shared_rows(runs)
+    progress = {each.run: each for each in convergences(runs, headline)}
+    shown = {
+        name: plots.metric_label(name, definitions[name])
+        for name in dict.fromkeys([headline, *headline_metrics(definitions)])
+    }
+    by_group = {group.name: [row for row in table if row["sample"] == group.name] for group in groups}
+    first = groups[0].name
+    return render_text(
+        "comparison.md.j2",
+        runs=len(runs),
+        sections=[_tables_section(group, by_group[group.name], shown, progress) for group in groups],
+        answers=answers(
+            [row for row in by_group[first] if row["run"]], list(progress.values()), headline, first
+        ),
+        unshared={**_unshared(runs), **passed_over},
+    )
+
+
+def _tables_section(
+    group: SharedRows,
+    rows: Sequence[Mapping[str, Any]],
+    shown: Mapping[str, str],
+    progress: Mapping[str, Convergence],
+) -> dict[str, Any]:
+    sample = group.members[0][1]
+    floors = {run.metrics["run"]: each["floor"] for run, each in group.members if each.get("floor")}
+    floor = next(iter(floors.values()), {"baseline": None, "maps": []})
+    return {
+        **{key: sample[key] for key in ("rows", "simulated", "description")},
+        "name": group.name,
+        "labels": list(shown.values()),
+        "floor": floor["baseline"],
+        "axes": " and ".join(f"({', '.join(chart['axes'])})" for chart in floor["maps"]),
+        "metric": ", ".join(dict.fromkeys(chart["metric"] for chart in floor["maps"])),
+        "table": [
+            {
+                **row,
+                "epochs": progress[row["run"]].epochs if row["run"] in progress else "",
+                "converged": progress[row["run"]].converged if row["run"] in progress else "",
+                "cells": [_NO_VALUE | row["metrics"].get(name, {}) for name in shown],
+                "worse": _worse(floors[row["run"]]) if row["run"] in floors else "",
+            }
+            for row in rows
+        ],
+    }
+
+
+_NO_VALUE = {"value": None, "low": None, "high": None}
+
+
+def _worse(floor: Mapping[str, Any]) -> str:
+    return ", ".join(f"{len(chart['worse'])} of {chart['cells']}" for chart in floor["maps"])
 
 
 def read_runs(paths: Iterable[Path]) -> tuple[list[RunFiles], dict[str, str]]:

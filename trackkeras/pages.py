@@ -71,7 +71,7 @@ def render_page(template: str, **context: Any) -> str:
 
 
 def render_text(template: str, **context: Any) -> str:
-    """Fill a template of plain text or Markdown; nothing is escaped."""
+    """Fill a template of plain text or Markdown; nothing is escaped, and no line ends in a blank."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("trackkeras", "templates"),
         autoescape=False,
@@ -81,7 +81,8 @@ def render_text(template: str, **context: Any) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["short"] = _short
-    return environment.get_template(template).render(**context)
+    text = environment.get_template(template).render(**context)
+    return re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE)
 
 
 def _short(value: float | None) -> str:

@@ -50,6 +50,29 @@ def test_table_can_be_ordered_by_another_metric(runs):
     assert values == sorted(values)
 
 
+def test_markdown_holds_the_table_in_its_order(runs, tmp_path):
+    runs["middle"].sample["metrics"]["network"]["pos_mean_mm"] |= {"value": None, "low": None, "high": None}
+    runs["large"].sample["floor"] = {
+        "baseline": "straight_line",
+        "maps": [{"axes": ["p", "dz"], "metric": "pos_mean_mm", "cells": 7, "worse": [{}, {}]}],
+    }
+    folders = write(runs)
+    text = write_comparison(folders, tmp_path / "comparison.md").read_text()
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert len({len(row) for row in rows}) == 1
+    known = comparison_table(folders)
+    assert [row[0] for row in rows[2:]] == [
+        f"`{row['run']}`" if row["run"] else row["label"] for row in known
+    ]
+    for row, expected in zip(rows[2:], known, strict=True):
+        value = expected["pos_mean_mm"]
+        assert row[4] == "-" if value is None else row[4].startswith(f"{value:.3g} [")
+        assert row[-1] == ("2 of 7" if expected["run"] == "large" else "")
+    assert rows[-1][0] == "`middle`"
+    assert not any(line != line.rstrip() for line in text.splitlines())
+
+
 def test_page_holds_every_run_and_figure(runs, tmp_path, parse_page):
     page = parse_page(write_comparison(write(runs), tmp_path / "out" / "comparison.html"))
     for name, run in runs.items():
