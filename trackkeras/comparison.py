@@ -137,7 +137,7 @@ def _tables_section(
 ) -> dict[str, Any]:
     sample = group.members[0][1]
     floors = {run.metrics["run"]: each["floor"] for run, each in group.members if each.get("floor")}
-    floor = next(iter(floors.values()), {"baseline": None, "maps": []})
+    floor: Mapping[str, Any] = next(iter(floors.values()), {"baseline": None, "maps": []})
     return {
         **{key: sample[key] for key in ("rows", "simulated", "description")},
         "name": group.name,
