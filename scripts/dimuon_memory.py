@@ -28,12 +28,20 @@ def main() -> None:
     parser.add_argument(
         "--events", type=int, nargs="+", default=[20_000, 200_000], help="sizes of the samples"
     )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        metavar="COMMAND",
+        help="run only some of them, on the files that the others left earlier",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     rows = []
     for events in arguments.events:
         for name, command in commands(arguments.out, events).items():
+            if arguments.only and name not in arguments.only:
+                continue
             row = {"command": name, "events": events, **measured(command)}
             rows.append(row)
             if not arguments.json:
@@ -43,15 +51,22 @@ def main() -> None:
 
 
 def commands(folder: Path, events: int) -> dict[str, list[str]]:
-    """Return commands by name that make single muons and put them through the tools."""
-    muons = str(folder / f"muons_{events}.root")
+    """Return commands by name that make single muons and pairs of them and put them through the tools."""
+    muons, pairs, combined = (str(folder / f"{name}_{events}.root") for name in ("muons", "pairs", "combine"))
     n = str(events)
     return {
         "simulate": ["simulate", "--preset", "singles", "--n", n, "--out", muons],
         "skim": ["skim", muons, "--max-events", n, "--out", str(folder / "skim.root")],
-        "combine": ["combine", muons, muons, "--max-events", n, "--out", str(folder / "combine.root")],
+        "combine": ["combine", muons, muons, "--max-events", n, "--out", combined],
+        "merge": ["merge", muons, combined, "--out", str(folder / "merge.root")],
         "noise": ["noise", muons, "--out", str(folder / "noise.root")],
         "messy": ["messy", muons, muons, "--num-tracks", "5", "--out", str(folder / "messy.root")],
+        "background": ["background", muons, "--events", n, "--num-tracks", "5"]
+        + ["--out", str(folder / "background.root")],
+        "pairs": ["simulate", "--n", n, "--out", pairs],
+        "separate": ["separate", pairs, "--out", str(folder)],
+        "gen-training": ["gen-training", *(str(folder / f"pairs_{n}_track{track}.root") for track in (1, 2))]
+        + ["--out", str(folder)],
     }
 
 
