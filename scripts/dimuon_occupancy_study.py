@@ -90,7 +90,9 @@ def study(arguments: argparse.Namespace) -> list[Result]:
     }
     progress, results = Progress("conditions", len(chosen), "conditions"), []
     for condition in chosen:
-        results.append({"condition": condition.name, **judge(chains, signal, muons, condition, arguments.seed)})
+        results.append(
+            {"condition": condition.name, **judge(chains, signal, muons, condition, arguments.seed)}
+        )
         progress.update(len(results))
     progress.finish(len(results))
     return results
@@ -114,7 +116,9 @@ def text(results: Sequence[Result]) -> str:
     for result in results:
         cells = [_cell(result["found"][share]) for share in shares]
         cells += [
-            _cell((result[hits]["momentum"][which] or {}).get("pz", {}).get(statistic), sign=statistic == "mean")
+            _cell(
+                (result[hits]["momentum"][which] or {}).get("pz", {}).get(statistic), sign=statistic == "mean"
+            )
             for hits, which, statistic in MOMENTA.values()
         ]
         rows.append([result["condition"], *cells])

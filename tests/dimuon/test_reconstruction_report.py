@@ -121,7 +121,9 @@ def test_numbers_are_those_of_loops_and_of_any_chunks(events: Events, seed: int,
     assert whole.right.tolist() == right
     summary = summarise(whole)
     assert sum(row["true_hits"] for row in summary["detectors"]) == hits
-    shares = [row["completeness"]["value"] * row["true_hits"] for row in summary["stations"] if row["true_hits"]]
+    shares = [
+        row["completeness"]["value"] * row["true_hits"] for row in summary["stations"] if row["true_hits"]
+    ]
     assert sum(shares) == pytest.approx(own)
     for key in ("true_muons", "found_muons"):
         assert sum(band[key] for band in summary["bands"]) == summary[key]

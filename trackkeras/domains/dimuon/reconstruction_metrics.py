@@ -79,7 +79,9 @@ class Comparison:
             for entry in fields(cls)
             if entry.name not in _SUMS
         }
-        return cls(**rows, **{name: np.sum([getattr(part, name) for part in parts], axis=0) for name in _SUMS})
+        return cls(
+            **rows, **{name: np.sum([getattr(part, name) for part in parts], axis=0) for name in _SUMS}
+        )
 
 
 def compare(events: Events, file: object = "the file") -> Comparison:
