@@ -52,28 +52,34 @@ def main() -> None:
 
 def commands(folder: Path, events: int) -> dict[str, list[str]]:
     """Return commands by name that make single muons and pairs of them and put them through the tools."""
-    muons, pairs, combined = (str(folder / f"{name}_{events}.root") for name in ("muons", "pairs", "combine"))
     n = str(events)
+    muons, pairs, combined, plus, minus = (
+        str(folder / f"{name}.root")
+        for name in (f"muons_{n}", f"pairs_{n}", f"combine_{n}", f"pairs_{n}_track1", f"pairs_{n}_track2")
+    )
+    made = {
+        "simulate": (muons, ["simulate", "--preset", "singles", "--n", n]),
+        "check": (None, ["check", muons]),
+        "skim": ("skim.root", ["skim", muons, "--max-events", n]),
+        "combine": (combined, ["combine", muons, muons, "--max-events", n]),
+        "merge": ("merge.root", ["merge", muons, combined]),
+        "noise": ("noise.root", ["noise", muons]),
+        "messy": ("messy.root", ["messy", muons, muons, "--num-tracks", "5"]),
+        "background": ("background.root", ["background", muons, "--events", n, "--num-tracks", "5"]),
+        "pairs": (pairs, ["simulate", "--n", n]),
+        "separate": (".", ["separate", pairs]),
+        "gen-training": (".", ["gen-training", plus, minus]),
+    }
     return {
-        "simulate": ["simulate", "--preset", "singles", "--n", n, "--out", muons],
-        "skim": ["skim", muons, "--max-events", n, "--out", str(folder / "skim.root")],
-        "combine": ["combine", muons, muons, "--max-events", n, "--out", combined],
-        "merge": ["merge", muons, combined, "--out", str(folder / "merge.root")],
-        "noise": ["noise", muons, "--out", str(folder / "noise.root")],
-        "messy": ["messy", muons, muons, "--num-tracks", "5", "--out", str(folder / "messy.root")],
-        "background": ["background", muons, "--events", n, "--num-tracks", "5"]
-        + ["--out", str(folder / "background.root")],
-        "pairs": ["simulate", "--n", n, "--out", pairs],
-        "separate": ["separate", pairs, "--out", str(folder)],
-        "gen-training": ["gen-training", *(str(folder / f"pairs_{n}_track{track}.root") for track in (1, 2))]
-        + ["--out", str(folder)],
+        name: [*words, *(["--out", str(folder / out), "--overwrite"] if out else [])]
+        for name, (out, words) in made.items()
     }
 
 
 def measured(command: list[str]) -> dict[str, Any]:
     """Run a `trackkeras dimuon` command; return its time and the most memory that it had at once."""
     start = time.monotonic()
-    arguments = ["trackkeras", "dimuon", *command, "--overwrite", "--json"]
+    arguments = ["trackkeras", "dimuon", *command, "--json"]
     process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     message = process.stderr.read()

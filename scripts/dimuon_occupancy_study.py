@@ -9,7 +9,8 @@ tables with 95 % intervals, or all numbers as JSON with --json; nothing is writt
 
 Example:
     scripts/dimuon_occupancy_study.py --finder bundles/finder_roads-a --momentum bundles/momentum_medium-a
-        --signal ../shared/data/spinquest/JPsi_Dump.root --background ../shared/data/spinquest/MUP_Dump_10K.root
+        --signal ../shared/data/spinquest/JPsi_Dump.root
+        --background ../shared/data/spinquest/MUP_Dump_10K.root
         --background ../shared/data/spinquest/MUM_Dump_10K.root
 """
 

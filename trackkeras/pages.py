@@ -32,7 +32,6 @@ def slug(name: str) -> str:
 
 def magnitude(cell: Mapping[str, Any] | None) -> float:
     """Return the absolute value of a cell; infinite where there is none, so that it is never the best."""
-    """Return what orders cells: smaller is better, no value comes last."""
     value = None if cell is None else cell.get("value")
     return math.inf if value is None or not math.isfinite(value) else abs(value)
 

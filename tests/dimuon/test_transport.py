@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trackkeras.domains.dimuon.detectors import DETECTORS, plane_elements
-from trackkeras.domains.dimuon.iron import MUON, highland
+from trackkeras.domains.dimuon.iron import MUON
 from trackkeras.domains.dimuon.motion import advance
 from trackkeras.domains.dimuon.planes import OVERLAP, PLANES
 from trackkeras.domains.dimuon.spectrometer import (
@@ -118,6 +118,13 @@ def test_both_charges_lose_and_reach_alike():
 
 
 # -- material ----------------------------------------------------------------------------------------------
+def highland(momentum: float, length: float, radiation_length: float) -> float:
+    """Width of the scattering angle in one plane [rad]."""
+    beta = momentum / math.hypot(momentum, MUON)
+    share = length / radiation_length
+    return 0.0136 / (beta * momentum) * math.sqrt(share) * (1.0 + 0.038 * math.log(share / beta**2))
+
+
 def test_angles_and_displacements_behind_the_dump_are_highlands():
     n, p = 20_000, 50.0
     momentum, vertex = np.tile([0.0, 0.0, p], (n, 1)), np.zeros((n, 3))

@@ -1,9 +1,9 @@
 """Share of true hits that were found, by detector and by station, from sums that add up over events.
 
 Hits of one event are lost together, as when a finder follows another track through a whole station. So the
-interval counts events, not hits: it is Wilson's, of as many independent hits as the spread between events
-implies. Sources: Korn, Graubard, Survey Methodology 24 (1998) 193 for that number; Wilson, J. Am. Stat. Assoc.
-22 (1927) 209; the spread is that of a ratio, Cochran, Sampling Techniques (1977), chapter 6.
+interval is Wilson's (J. Am. Stat. Assoc. 22 (1927) 209), not of as many tries as there are hits, but of as
+many independent ones as the spread between events implies (Korn, Graubard, Survey Methodology 24 (1998) 193);
+the spread is that of a ratio (Cochran, Sampling Techniques (1977), chapter 6).
 """
 
 from __future__ import annotations
