@@ -35,15 +35,15 @@ from trackkeras.progress import Progress
 
 Result = Mapping[str, Any]
 
-MOMENTA = {
-    "right: pz bias": ("found", "right", "mean"),
-    "half-width": ("found", "right", "w68"),
-    "all found: pz bias": ("found", "found", "mean"),
-    "half-width ": ("found", "found", "w68"),
-    "true hits: pz bias": ("true_hits", "found", "mean"),
-    "half-width  ": ("true_hits", "found", "w68"),
-}
-"""Columns of the table: of which hits, of which muons, which statistic of pz [GeV]."""
+MOMENTA = (
+    ("right muons", "found", "right"),
+    ("all found", "found", "found"),
+    ("true hits", "true_hits", "found"),
+)
+"""Whose pz is in the table: name, of which hits, of which muons."""
+
+STATISTICS = {"mean": "pz bias", "w68": "half-width of 68 %"}
+"""What of it, both in GeV."""
 
 
 def main() -> None:
@@ -112,35 +112,48 @@ def judge(
 
 def text(results: Sequence[Result]) -> str:
     """Return three tables: by condition, by condition and station, and by detector in the first condition."""
-    shares = ("efficiency", "fake_rate", "completeness")
-    rows = [["condition", "efficiency", "fakes", "hits found", *MOMENTA]]
-    for result in results:
-        cells = [_cell(result["found"][share]) for share in shares]
-        cells += [
-            _cell(
-                (result[hits]["momentum"][which] or {}).get("pz", {}).get(statistic), sign=statistic == "mean"
-            )
-            for hits, which, statistic in MOMENTA.values()
+    return "\n\n".join(
+        [
+            _table(_by_condition(results)),
+            "Hits found by station:",
+            _table(_by_station(results)),
+            f"By detector, {results[0]['condition']}:",
+            _table(_by_detector(results[0])),
         ]
+    )
+
+
+def _by_condition(results: Sequence[Result]) -> list[list[str]]:
+    columns = [f"{what}, {whose}" for whose, *_ in MOMENTA for what in STATISTICS.values()]
+    rows = [["condition", "efficiency", "fakes", "hits found", *columns]]
+    for result in results:
+        momenta = [(result[hits]["momentum"][which] or {}).get("pz", {}) for _, hits, which in MOMENTA]
+        cells = [_cell(result["found"][share]) for share in ("efficiency", "fake_rate", "completeness")]
+        cells += [_cell(pz.get(key), sign=key == "mean") for pz in momenta for key in STATISTICS]
         rows.append([result["condition"], *cells])
+    return rows
+
+
+def _by_station(results: Sequence[Result]) -> list[list[str]]:
     stations = [f"{row['station']}, {row['kind']}s" for row in results[0]["found"]["stations"]]
-    by_station = [["condition", *stations]]
-    by_station += [
+    rows = [
         [result["condition"], *(_cell(row["completeness"]) for row in result["found"]["stations"])]
         for result in results
     ]
-    by_detector = [["detector", "true hits", "hits found", "within 2 elements", "residual, rms"]]
-    by_detector += [
+    return [["condition", *stations], *rows]
+
+
+def _by_detector(result: Result) -> list[list[str]]:
+    rows = [
         [
             f"{row['number']} {row['name']}",
             f"{row['true_hits']:,}",
             _cell(row["completeness"]),
             *("-" if row[key] is None else f"{row[key]:.3f}" for key in ("near", "residual_rms")),
         ]
-        for row in results[0]["found"]["detectors"]
+        for row in result["found"]["detectors"]
     ]
-    parts = [_table(rows), "Hits found by station:", _table(by_station)]
-    return "\n\n".join([*parts, f"By detector, {results[0]['condition']}:", _table(by_detector)])
+    return [["detector", "true hits", "hits found", "within 2 elements", "residual, rms"], *rows]
 
 
 def _cell(cell: Mapping[str, float] | None, *, sign: bool = False) -> str:
@@ -150,7 +163,7 @@ def _cell(cell: Mapping[str, float] | None, *, sign: bool = False) -> str:
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
-    head, *body = (f"| {' | '.join(cell.strip() for cell in row)} |" for row in rows)
+    head, *body = (f"| {' | '.join(row)} |" for row in rows)
     return "\n".join([head, "|" + "---|" * len(rows[0]), *body])
 
 
