@@ -39,7 +39,7 @@ _MEMBERS = np.concatenate(
 
 
 def hit_sums(own: NDArray[np.bool_], true: NDArray[np.bool_]) -> Floats:
-    """Return sums over events for `shares_of`, of each detector and then each of `STATIONS`.
+    """Return sums over events for `share_of`, of each detector and then each of `STATIONS`.
 
     Args:
         own: Which slots have a true hit that was found, `(n, 2, 62)`.
