@@ -84,7 +84,10 @@ def cross(rng, slabs, slab, scatter, lose, aim, watched, start, z, charge, x, y,
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def advance(x, y, px, py, pz, bend, dz):
-    """Return x, y, px, pz after dz in a vertical field, and False where the muon turns back."""
+    """Return x, y, px, pz after dz in a vertical field, and False where the muon turns back.
+
+    y grows by more than along the circle: by a twelfth of the squared angle that the muon turns by.
+    """
     if bend == 0.0:
         path = dz / pz
         return x + path * px, y + path * py, px, pz, True
