@@ -28,12 +28,20 @@ def main() -> None:
     parser.add_argument(
         "--events", type=int, nargs="+", default=[20_000, 200_000], help="sizes of the samples"
     )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        metavar="COMMAND",
+        help="run only some of them, on the files that the others left earlier",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     rows = []
     for events in arguments.events:
         for name, command in commands(arguments.out, events).items():
+            if arguments.only and name not in arguments.only:
+                continue
             row = {"command": name, "events": events, **measured(command)}
             rows.append(row)
             if not arguments.json:
@@ -43,22 +51,35 @@ def main() -> None:
 
 
 def commands(folder: Path, events: int) -> dict[str, list[str]]:
-    """Return commands by name that make single muons and put them through the tools."""
-    muons = str(folder / f"muons_{events}.root")
+    """Return commands by name that make single muons and pairs of them and put them through the tools."""
     n = str(events)
+    muons, pairs, combined, plus, minus = (
+        str(folder / f"{name}.root")
+        for name in (f"muons_{n}", f"pairs_{n}", f"combine_{n}", f"pairs_{n}_track1", f"pairs_{n}_track2")
+    )
+    made = {
+        "simulate": (muons, ["simulate", "--preset", "singles", "--n", n]),
+        "check": (None, ["check", muons]),
+        "skim": ("skim.root", ["skim", muons, "--max-events", n]),
+        "combine": (combined, ["combine", muons, muons, "--max-events", n]),
+        "merge": ("merge.root", ["merge", muons, combined]),
+        "noise": ("noise.root", ["noise", muons]),
+        "messy": ("messy.root", ["messy", muons, muons, "--num-tracks", "5"]),
+        "background": ("background.root", ["background", muons, "--events", n, "--num-tracks", "5"]),
+        "pairs": (pairs, ["simulate", "--n", n]),
+        "separate": (".", ["separate", pairs]),
+        "gen-training": (".", ["gen-training", plus, minus]),
+    }
     return {
-        "simulate": ["simulate", "--preset", "singles", "--n", n, "--out", muons],
-        "skim": ["skim", muons, "--max-events", n, "--out", str(folder / "skim.root")],
-        "combine": ["combine", muons, muons, "--max-events", n, "--out", str(folder / "combine.root")],
-        "noise": ["noise", muons, "--out", str(folder / "noise.root")],
-        "messy": ["messy", muons, muons, "--num-tracks", "5", "--out", str(folder / "messy.root")],
+        name: [*words, *(["--out", str(folder / out), "--overwrite"] if out else [])]
+        for name, (out, words) in made.items()
     }
 
 
 def measured(command: list[str]) -> dict[str, Any]:
     """Run a `trackkeras dimuon` command; return its time and the most memory that it had at once."""
     start = time.monotonic()
-    arguments = ["trackkeras", "dimuon", *command, "--overwrite", "--json"]
+    arguments = ["trackkeras", "dimuon", *command, "--json"]
     process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     message = process.stderr.read()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,24 +59,33 @@ def write_onnx(saved_model: Path, name: str, signature: Signature, path: Path) -
         path: The file to write.
 
     Raises:
-        UserError: The file would want other inputs than the signature declares.
+        UserError: The conversion fails, or the file would want other inputs than the signature declares.
     """
     import onnx
-    from tf2onnx import convert, tf_loader
+    from tf2onnx import constants, convert, tf_loader
 
+    # Unless this is set, tf2onnx copies the graph before each of its optimizers, lest one fail: a fifth of
+    # the time of an export. Without the copies one that fails is an error.
+    os.environ.setdefault(constants.ENV_TF2ONNX_CATCH_ERRORS, "FALSE")
     graph, inputs, names, rename = tf_loader.from_saved_model(
         str(saved_model), None, None, tag="serve", signatures=[name], return_tensors_to_rename=True
     )
-    with tf.device("/cpu:0"):
-        onnx_model, _ = convert._convert_common(
-            graph,
-            name="trackkeras",
-            input_names=inputs,
-            output_names=names,
-            tensors_to_rename=rename,
-            opset=OPSET,
-            custom_op_handlers=dict(HANDLERS),
-        )
+    try:
+        with tf.device("/cpu:0"):
+            onnx_model, _ = convert._convert_common(
+                graph,
+                name="trackkeras",
+                input_names=inputs,
+                output_names=names,
+                tensors_to_rename=rename,
+                opset=OPSET,
+                custom_op_handlers=dict(HANDLERS),
+            )
+    except Exception as error:
+        first = next(iter(str(error).strip().splitlines()), "")
+        raise UserError(
+            f"ONNX conversion of {name!r} failed, {type(error).__name__}: {first}; nothing exported"
+        ) from error
     declared = {tensor.name for tensor in signature.inputs}
     found = {entry.name for entry in onnx_model.graph.input}
     if found != declared:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -196,6 +197,7 @@ def test_evaluate_export_query(
     code, out, err = run("evaluate", folder, "--limit", 500)
     assert code == 0, err
     assert "target pos_mean_mm < 0.1: missed" in out
+    assert re.search(r"straight_line: (worse in none|WORSE in \d+) of \d+ cells of p and abs_dz", out)
     assert (folder / "report.html").is_file()
     assert run("report", folder)[0] == 0
     twin = tmp_path / "runs" / "twin"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import keras
@@ -18,7 +19,7 @@ from trackkeras import evaluation, parity
 from trackkeras.checkpoints import load_model
 from trackkeras.domain import Rows, find_domain, find_task
 from trackkeras.domains.dimuon import finder_rows
-from trackkeras.domains.dimuon.attention_maps import attention_maps
+from trackkeras.domains.dimuon.attention_maps import attention_maps, attention_summary, cell_size
 from trackkeras.domains.dimuon.commands import app
 from trackkeras.domains.dimuon.finder_baselines import all_empty, most_frequent
 from trackkeras.domains.dimuon.finder_loss import cross_entropy, denoising, overlap
@@ -311,6 +312,12 @@ def test_attention_is_drawn(trained: Path, tmp_path: Path, rows: Rows) -> None:
     assert list(maps) == ["stage_1_0"]
     assert (maps["stage_1_0"]["rows"], maps["stage_1_0"]["columns"]) == (31, 100)
     assert out.read_bytes().startswith(b"\x89PNG")
+    page = out.with_suffix(".html")
+    result = CliRunner().invoke(app, ["attention", str(trained), "--event", "3", "--out", str(page)])
+    assert result.exit_code == 0, result.output
+    assert page.read_text().count("<svg") == 1
+    assert "<td>stage_1_0</td><td>31 x 100</td>" in page.read_text()
+    assert not re.findall(r'(?:src|href)="(?!#|data:)[^"]*"', page.read_text())
     hits = finder_rows.row_matrices(rows)[:2]
     found = attention_maps(load_model(trained / "best.keras", TASK), hits)["stage_1_0"]
     assert found.shape == (2, 31, 100)
@@ -320,8 +327,33 @@ def test_attention_is_drawn(trained: Path, tmp_path: Path, rows: Rows) -> None:
         attention_maps(build_finder(FinderOptions(size="tiny"), training=False), hits)
     for arguments, message in (
         (["--event", "999"], "none is --event 999"),
-        (["--out", "picture.jpg"], "must end in .png or .svg"),
+        (["--out", "picture.jpg"], "must end in .png, .svg or .html"),
+        (["--out", str(out)], "attention.png exists already"),
     ):
         failed = CliRunner().invoke(app, ["attention", str(trained), *arguments])
         assert isinstance(failed.exception, UserError)
         assert message in str(failed.exception)
+
+
+def test_attention_is_told_by_what_its_cells_cover(rows: Rows) -> None:
+    """A map that is 1 where a muon has a hit, 0.5 where there are others and 0.1 elsewhere."""
+    most = int(rows["background_tracks"].argmax())
+    own = {name: column[most : most + 1] for name, column in rows.items()}
+    fired = finder_rows.row_matrices(own)[0] > 0
+    values = np.where(fired[:62, :200].reshape(31, 2, 100, 2).any(axis=(1, 3)), 0.5, 0.1).astype(np.float32)
+    for muon, detector in zip(*np.nonzero(own["elements"][0]), strict=True):
+        element = own["elements"][0, muon, detector]
+        if element < 200:
+            values[detector // 2, element // 2] = 1.0
+    found = attention_summary({"block": values[None]}, own)["block"]
+    assert (found["rows"], found["columns"]) == (31, 100)
+    assert [found[key] for key in ("on_muons", "on_others", "on_nothing")] == pytest.approx([1.0, 0.5, 0.1])
+    nothing = {**own, "hit_detector": np.zeros_like(own["hit_detector"])}
+    nothing["elements"] = np.zeros_like(own["elements"])
+    assert attention_summary({"block": values[None]}, nothing)["block"]["on_muons"] is None
+
+
+@pytest.mark.parametrize("halvings", range(1, 6))
+def test_cells_of_maps_cover_what_pooling_makes_of_them(halvings: int) -> None:
+    shape = (62 >> halvings, 201 >> halvings)
+    assert cell_size(shape) == (2**halvings, 2**halvings)

@@ -16,7 +16,6 @@ from trackkeras.domains.dimuon.iron import (
     draw_loss,
     draw_pair,
     electron_bremsstrahlung,
-    highland,
     ionisation,
     largest_knock_on,
     mean_loss,
@@ -143,8 +142,3 @@ def test_drawn_pairs_follow_the_spectrum():
     for share in (0.005, 0.02):
         wanted = _pairs(share)[0] / number
         assert (found > share).mean() == pytest.approx(wanted, abs=4 * np.sqrt(wanted / len(found)))
-
-
-def test_highland_falls_with_momentum():
-    assert highland(10.0, 1.757, 1.757) == pytest.approx(1.36e-3, rel=1e-3)
-    assert highland(20.0, 100.0, 1.757) == pytest.approx(0.5 * highland(10.0, 100.0, 1.757), rel=1e-3)

@@ -59,6 +59,8 @@ def folder(tmp_path: Path, events: Events, monkeypatch: pytest.MonkeyPatch) -> P
     softmax = np.full((N, 62, ELEMENTS), 0.005, dtype=np.float32)
     with rus_writer(tmp_path / "reco.root") as write:
         write(found, {SOFTMAX_TREE: dict.fromkeys(SOFTMAX, softmax)})
+    with rus_writer(tmp_path / "flat.root") as write:
+        write(found, {SOFTMAX_TREE: {SOFTMAX[0]: softmax[:, 0]}})
     write_rus(tmp_path / "plain.root", [events])
     write_rus(tmp_path / "data.root", [found.with_tracks(np.zeros(len(found.tracks), dtype=bool))])
     return tmp_path
@@ -121,7 +123,9 @@ def test_numbers_are_those_of_loops_and_of_any_chunks(events: Events, seed: int,
     assert whole.right.tolist() == right
     summary = summarise(whole)
     assert sum(row["true_hits"] for row in summary["detectors"]) == hits
-    shares = [row["completeness"] * row["true_hits"] for row in summary["stations"] if row["true_hits"]]
+    shares = [
+        row["completeness"]["value"] * row["true_hits"] for row in summary["stations"] if row["true_hits"]
+    ]
     assert sum(shares) == pytest.approx(own)
     for key in ("true_muons", "found_muons"):
         assert sum(band[key] for band in summary["bands"]) == summary[key]
@@ -196,6 +200,7 @@ BAD_INPUT = {
     "evaluate reco.root --event 40": "reco.root has 40 events, so that none is at --event 40",
     "evaluate reco.root --out page.txt": "the page's name must end in .html, received page.txt",
     "evaluate reco.root --out there.html": "there.json exists already",
+    "evaluate flat.root": "flat.root cannot be read as a ROOT file (KeyInFileError: not found: 'softmax_mum'",
     "display none.root": "no such file: none.root",
     "display reco.root --event 40": "reco.root has 40 events, so that none is at --event 40",
     "display reco.root --out event.gif": "a picture's name must end in .png or .svg, received event.gif",

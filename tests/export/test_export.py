@@ -21,6 +21,7 @@ from trackkeras.checkpoints import load_model
 from trackkeras.domain import Axis, Endpoint, find_task
 from trackkeras.errors import UserError
 from trackkeras.evaluation import predict
+from trackkeras.formats import write_onnx
 
 TASK = find_task("extrapolation", "mlp")
 
@@ -173,6 +174,24 @@ def test_a_saved_model_that_only_python_can_read_is_refused(
     ):
         exporter.export(trained_run, tmp_path)
     assert not list(tmp_path.rglob("saved_model.pb"))
+
+
+def test_a_conversion_that_fails_is_one_line(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An optimizer of the converter that fails is not passed over."""
+    from tf2onnx.optimizer import TransposeOptimizer
+
+    def broken(*arguments: object) -> None:
+        raise KeyError("no such node\nnor any other")
+
+    monkeypatch.setattr(TransposeOptimizer, "optimize", broken)
+    with pytest.raises(UserError) as error:
+        write_onnx(bundle, "serving_default", TASK.signature(), tmp_path / "model.onnx")
+    message = "ONNX conversion of 'serving_default' failed, KeyError: 'no such node"
+    assert str(error.value).startswith(message)
+    assert str(error.value).endswith("; nothing exported")
+    assert not list(tmp_path.iterdir())
 
 
 def test_parity_is_reported_band_by_band(bundle: Path, dataset: Path) -> None:

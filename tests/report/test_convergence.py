@@ -5,6 +5,7 @@ import pytest
 
 from trackkeras.comparison import comparison_table, write_comparison
 from trackkeras.convergence import convergences
+from trackkeras.error_maps import below_floor
 from trackkeras.questions import answers
 from trackkeras.report import write_report
 from trackkeras.run_files import read_run
@@ -180,3 +181,29 @@ def test_maps_and_curves_are_on_both_pages(make_run, parse_page, tmp_path):
         assert "image" not in each.tags
         assert all(value.startswith("#") for _, key, value in each.attributes if key == "href")
     assert (folders[0] / "plots" / "test_map_p_dz.png").is_file()
+
+
+@pytest.mark.parametrize("worse", [False, True])
+def test_cells_worse_than_the_floor_are_named(small_run, parse_page, worse):
+    run = with_maps_and_curves(small_run)
+    run.metrics["curves"] = []
+    (chart,) = run.sample["maps"]
+    chart["values"]["straight_line"] = [[4.0, None], [2.0 if worse else 6.0, 8.0]]
+    run.sample["floor"] = below_floor([chart], "straight_line")
+    page = parse_page(write_report(run.write()))
+    label = run.sample["estimators"]["straight_line"]["label"]
+    if worse:
+        assert f"Worse than {label} in 1 cell of the maps" in page.text
+        assert f"Worse than {label} in 1 of 3 cells of p [GeV] and p [GeV]" in page.text
+        assert "p [GeV]: 1 – 10, p [GeV]: 10 – 100: 3.00 against 2.00" in page.text
+    else:
+        assert f"In no cell of the maps worse than {label}" in page.text
+        assert f"In none of 3 cells of p [GeV] and p [GeV] worse than {label}" in page.text
+    # value and share of the floor; an empty cell; the line where the floor may win
+    first, second = (
+        [cells[1:] for cells in page.cells if cells[0]["text"] == band and len(cells) == 3]
+        for band in ("1 – 10", "10 – 100")
+    )
+    assert [[cell["text"] for cell in cells] for cells in first] == [["1.000.250", ""]]
+    assert [cell["text"] for cell in second[0]] == ["3.001.50" if worse else "3.000.500", "2.000.250"]
+    assert ["worse" in cell["class"] for cell in second[0]] == [worse, False]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import keras
 
+from tfrecords_tools.files import new_folder
 from trackkeras.checkpoints import copy_weights, load_model, save_model
 from trackkeras.config import Run
 from trackkeras.domain import Rows, task_of
@@ -66,16 +67,13 @@ def calibrate(folder: RunFolder, run: Run, rows: Rows, out: Path) -> Run:
     if out.exists():
         raise UserError(f"{out} exists; choose another folder")
     changed, network = calibrated(run, load_model(folder.best, task_of(run)), rows)
-    temporary = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    made = RunFolder(temporary)
-    for name in COPIED:
-        if (folder.path / name).is_file():
-            shutil.copy(folder.path / name, temporary / name)
-    save_model(network, made.best)
-    made.write("config.json", changed.model_dump(mode="json"))
-    temporary.rename(out)
+    with new_folder(out) as temporary:
+        made = RunFolder(temporary)
+        for name in COPIED:
+            if (folder.path / name).is_file():
+                shutil.copy(folder.path / name, temporary / name)
+        save_model(network, made.best)
+        made.write("config.json", changed.model_dump(mode="json"))
     return changed
 
 

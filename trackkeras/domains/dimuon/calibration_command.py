@@ -42,11 +42,12 @@ def calibrate(
     folder, configuration, task = open_momentum_run(run)
     if out.exists():
         raise UserError(f"{out} exists; choose another folder")
+    rows = muons_of(file, task) if file else None  # before TensorFlow is loaded
     load_tensorflow()
     from trackkeras.domains.dimuon.calibration import calibrate as make
     from trackkeras.evaluation import training_rows
 
-    rows = muons_of(file, task) if file else training_rows(folder, configuration, task)
+    rows = training_rows(folder, configuration, task) if rows is None else rows
     made = make(folder, configuration, rows, out).model
     assert isinstance(made, MomentumOptions)
     assert made.response is not None

@@ -37,14 +37,14 @@ def evaluate(
     from trackkeras.domains.dimuon.reconstruction_metrics import Comparison, compare, summarise
     from trackkeras.domains.dimuon.rus_reading import read_rus
 
+    numbers = out.with_suffix(".json")
+    new_files([out, numbers], overwrite)
     paths = expand(files)
     total = sum(map(number_of_events, paths))
     picture = read_event(paths[0], event)
     chunks = ((events, path) for path in paths for events in read_rus(path))
     parts = (compare(events, path) for events, path in shown(chunks, "evaluate", total))
     summary = {"files": [str(path) for path in paths], **summarise(Comparison.joined(parts))}
-    numbers = out.with_suffix(".json")
-    new_files([out, numbers], overwrite)
     from trackkeras.domains.dimuon.reconstruction_page import page
     from trackkeras.pages import write_page
 

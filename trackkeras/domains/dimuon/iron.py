@@ -260,18 +260,3 @@ def draw_loss(rng, energy, length):
             loss += energy * draw_pair(rng)
         left -= rng.standard_exponential()
     return min(max(loss, 0.0), energy - MUON)
-
-
-def highland(momentum: float, length: float, radiation_length: float) -> float:
-    """Return the width of the scattering angle in one plane [rad].
-
-    Highland's form with the constants of G. R. Lynch and O. I. Dahl, Nucl. Instrum. Meth. B 58 (1991) 6.
-
-    Args:
-        momentum: Of the muon [GeV].
-        length: Path length [cm].
-        radiation_length: Of the material [cm].
-    """
-    beta = momentum / math.hypot(momentum, MUON)
-    share = length / radiation_length
-    return 0.0136 / (beta * momentum) * math.sqrt(share) * (1.0 + 0.038 * math.log(share / beta**2))

@@ -49,9 +49,10 @@ def mass(
     from trackkeras.domains.dimuon.rus_reading import read_rus
 
     cuts = Cuts(min_p_right, min_hits)
+    (path,) = new_files([out], overwrite)
     paths = expand(files)
     total = sum(map(number_of_events, paths))
-    chunks = ((events, path) for path in paths for events in read_rus(path))
+    chunks = ((events, file) for file in paths for events in read_rus(file))
     pairs = read_pairs(shown(chunks, "mass", total), cuts)
     peak = fit_peak(pairs.mass(), window, bins)
     known = pairs.known
@@ -59,7 +60,6 @@ def mass(
     if known.sum() > SHIFTS:
         truth, found = pairs.truth[known], pairs.momentum[known]
         response = mixed_response((truth[:, 0], truth[:, 1]), (found[:, 0], found[:, 1]), SHIFTS)
-    (path,) = new_files([out], overwrite)
     from trackkeras import plots
     from trackkeras.domains.dimuon.mass_figure import draw
 

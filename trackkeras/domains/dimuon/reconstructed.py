@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trackkeras.domains.dimuon.detectors import ELEMENTS, PLANES
 from trackkeras.domains.dimuon.events import Events
 from trackkeras.domains.dimuon.found import (
     DRIFT_BRANCHES,
@@ -92,14 +93,26 @@ def muons_of(events: Events, file: object = "the file") -> Muons:
 
 
 def read_softmax(path: Path, event: int) -> NDArray[np.float32] | None:
-    """Return what the finder said of one event, `(2, 62, 201)`; None if the file does not hold it."""
+    """Return what the finder said of one event, `(2, 62, 201)`; None if the file does not hold it.
+
+    Raises:
+        UserError: It holds something else under that name.
+    """
     import uproot
 
-    with uproot.open(path, array_cache=None) as root:
+    from trackkeras.domains.dimuon.rus_reading import reading
+
+    with reading(path), uproot.open(path, array_cache=None) as root:
         if SOFTMAX_TREE not in root.keys(cycle=False):
             return None
         tree = root[SOFTMAX_TREE]
-        found = [
-            tree[name].array(entry_start=event, entry_stop=event + 1, library="np")[0] for name in SOFTMAX
-        ]
-    return np.stack(found).astype(np.float32)
+        found = np.stack(
+            [tree[name].array(entry_start=event, entry_stop=event + 1, library="np") for name in SOFTMAX],
+            axis=1,
+        )
+    if found.shape != (1, len(SOFTMAX), PLANES, ELEMENTS):
+        raise UserError(
+            f"{path}: {SOFTMAX_TREE} must have {', '.join(SOFTMAX)} of shape ({PLANES}, {ELEMENTS}) for each "
+            f"event, received {found.shape} for event {event}"
+        )
+    return found[0].astype(np.float32)

@@ -66,7 +66,7 @@ def momentum(bands: Sequence[Band]) -> Figure:
 
 
 def detectors(rows: Sequence[Mapping[str, Any]], kinds: Sequence[str]) -> Figure:
-    """Draw share of hits found, and mean and rms of the residual in elements, by detector.
+    """Draw share of hits found with interval, and mean and rms of the residual in elements, by detector.
 
     Args:
         rows: One per detector that is present.
@@ -77,14 +77,14 @@ def detectors(rows: Sequence[Mapping[str, Any]], kinds: Sequence[str]) -> Figure
         upper, lower = figure.subplots(2, sharex=True)
         for kind, (colour, marker) in _KINDS.items():
             at = [index for index, other in enumerate(kinds) if other == kind]
-            share, mean, rms = (
+            mean, rms = (
                 np.array(
                     [np.nan if rows[index][key] is None else rows[index][key] for index in at], dtype=float
                 )
-                for key in ("completeness", "residual_mean", "residual_rms")
+                for key in ("residual_mean", "residual_rms")
             )
             look = {"linestyle": "none", "color": colour, "marker": marker, "label": kind}
-            upper.plot(at, share, **look)
+            _points(upper, [rows[index]["completeness"] for index in at], look, at)
             lower.errorbar(at, mean, yerr=np.nan_to_num(rms), capsize=2.5, elinewidth=1.2, **look)
         upper.set_ylim(0.0, 1.05)
         upper.set_ylabel("share of true hits found")
@@ -100,8 +100,13 @@ def detectors(rows: Sequence[Mapping[str, Any]], kinds: Sequence[str]) -> Figure
     return figure
 
 
-def _points(axes: Axes, cells: Sequence[Mapping[str, float] | None], look: Mapping[str, Any]) -> None:
-    """Draw a point with its interval for each band; bands of too few muons stay empty."""
+def _points(
+    axes: Axes,
+    cells: Sequence[Mapping[str, float] | None],
+    look: Mapping[str, Any],
+    at: Sequence[int] | None = None,
+) -> None:
+    """Draw a point with its interval for each cell, at 0, 1, ... by default; where there is none, nothing."""
     value, low, high = (
         np.array([np.nan if cell is None else cell[key] for cell in cells], dtype=float)
         for key in ("value", "low", "high")
@@ -109,14 +114,10 @@ def _points(axes: Axes, cells: Sequence[Mapping[str, float] | None], look: Mappi
     with np.errstate(invalid="ignore"):
         bars = np.nan_to_num(np.clip([value - low, high - value], 0, None))
     axes.errorbar(
-        np.arange(len(cells)),
+        np.arange(len(cells)) if at is None else at,
         value,
         yerr=bars,
-        linestyle="--",
-        linewidth=0.8,
-        elinewidth=1.6,
-        capsize=2.5,
-        **look,
+        **{"linestyle": "--", "linewidth": 0.8, "elinewidth": 1.6, "capsize": 2.5, **look},
     )
 
 

@@ -15,7 +15,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from trackkeras.domains.dimuon.detectors import DETECTORS, PLANES
+from trackkeras.domains.dimuon.completeness import STATIONS, by_detector, by_station, hit_sums
+from trackkeras.domains.dimuon.detectors import DETECTORS
 from trackkeras.domains.dimuon.events import NO_TRACK, Events
 from trackkeras.domains.dimuon.finder import BACKGROUND_EDGES
 from trackkeras.domains.dimuon.momentum import COMPONENTS
@@ -33,6 +34,8 @@ NEAR = 2
 
 STATISTICS = ("mean", "std", "w68")
 
+_SUMS = ("hits", "detectors")
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -46,8 +49,9 @@ class Comparison:
         true_hits: Hits of the true muon, `(m,)`.
         own_hits: Hits of the found one that are the true one's, `(m,)`.
         residual: Found less true momentum, `(m, 3)` [GeV]; NaN without both.
-        detectors: Sums `(7, 62)` over the muons that count: true hits, those found, slots where both have a
-            hit, and over these the difference of the elements, its square, whether it is 0, and at most 2.
+        hits: Sums `completeness.hit_sums` over the muons that count.
+        detectors: Sums `(5, 62)` over the same: slots where both have a hit, and over these the difference
+            of the elements, its square, whether it is 0, and at most 2.
     """
 
     background: NDArray[np.int64]
@@ -57,6 +61,7 @@ class Comparison:
     true_hits: NDArray[np.int64]
     own_hits: NDArray[np.int64]
     residual: NDArray[np.float64]
+    hits: NDArray[np.float64]
     detectors: NDArray[np.float64]
 
     @classmethod
@@ -72,9 +77,11 @@ class Comparison:
         rows = {
             entry.name: np.concatenate([getattr(part, entry.name) for part in parts])
             for entry in fields(cls)
-            if entry.name != "detectors"
+            if entry.name not in _SUMS
         }
-        return cls(**rows, detectors=np.sum([part.detectors for part in parts], axis=0))
+        return cls(
+            **rows, **{name: np.sum([getattr(part, name) for part in parts], axis=0) for name in _SUMS}
+        )
 
 
 def compare(events: Events, file: object = "the file") -> Comparison:
@@ -98,8 +105,6 @@ def compare(events: Events, file: object = "the file") -> Comparison:
     both = (there > 0) & (muons.elements[counts] > 0)
     difference = np.where(both, muons.elements[counts] - there, 0).astype(float)
     sums = [
-        there > 0,
-        own[counts],
         both,
         difference,
         difference**2,
@@ -114,6 +119,7 @@ def compare(events: Events, file: object = "the file") -> Comparison:
         true_hits.reshape(-1),
         own_hits.reshape(-1),
         residual.reshape(-1, len(COMPONENTS)),
+        hit_sums(own & counts[..., None], (true > 0) & counts[..., None]),
         np.stack([np.sum(each, axis=0, dtype=float) for each in sums]),
     )
 
@@ -138,8 +144,8 @@ def summarise(comparison: Comparison) -> dict[str, Any]:
         "rules": {"least_hits": MIN_HITS, "least_share": RIGHT, "near_elements": NEAR},
         **_of_muons(comparison, np.ones(len(comparison.counts), dtype=bool)),
         "bands": _bands(comparison),
-        "detectors": _by_detector(comparison.detectors),
-        "stations": _by_station(comparison.detectors),
+        "detectors": _by_detector(comparison),
+        "stations": _by_station(comparison),
     }
 
 
@@ -190,30 +196,36 @@ def _momentum(residual: NDArray[np.float64]) -> dict[str, Any] | None:
     }
 
 
-def _by_detector(sums: NDArray[np.float64]) -> list[dict[str, Any]]:
+def _by_detector(comparison: Comparison) -> list[dict[str, Any]]:
+    shares = by_detector(comparison.hits)
     return [
-        {"number": plane.number, "name": plane.name, **_shares(sums[:, plane.number - 1])}
-        for plane in DETECTORS
+        {
+            "number": plane.number,
+            "name": plane.name,
+            **share,
+            **_residuals(comparison.detectors[:, plane.number - 1]),
+        }
+        for plane, share in zip(DETECTORS, shares, strict=True)
         if plane.present
     ]
 
 
-def _by_station(sums: NDArray[np.float64]) -> list[dict[str, Any]]:
-    groups: dict[tuple[int, str], list[int]] = {}
-    for plane in DETECTORS[:PLANES]:
-        if plane.present:
-            groups.setdefault((plane.station, plane.kind), []).append(plane.number - 1)
+def _by_station(comparison: Comparison) -> list[dict[str, Any]]:
+    shares = by_station(comparison.hits)
     return [
-        {"station": station, "kind": kind, **_shares(sums[:, slots].sum(axis=1))}
-        for (station, kind), slots in sorted(groups.items())
+        {
+            "station": station,
+            "kind": kind,
+            **share,
+            **_residuals(comparison.detectors[:, slots].sum(axis=1)),
+        }
+        for ((station, kind), slots), share in zip(STATIONS.items(), shares, strict=True)
     ]
 
 
-def _shares(sums: NDArray[np.float64]) -> dict[str, Any]:
-    true, own, both, first, second, exact, near = sums.tolist()
+def _residuals(sums: NDArray[np.float64]) -> dict[str, Any]:
+    both, first, second, exact, near = sums.tolist()
     return {
-        "true_hits": int(true),
-        "completeness": own / true if true else None,
         "residual_mean": first / both if both else None,
         "residual_rms": (second / both) ** 0.5 if both else None,
         "exact": exact / both if both else None,

@@ -139,8 +139,9 @@ def _detectors(summary: Row) -> Row:
     return {
         "title": "Hits",
         "texts": [
-            "Share found: of the hits of true muons that count, those that the found muon has. Residuals: "
-            "found less true element, wherever both have one."
+            "Share found: of the hits of true muons that count, those that the found muon has; its interval "
+            "reckons with hits of one event being lost together. Residuals: found less true element, "
+            "wherever both have one."
         ],
         "figures": [
             _svg(figures.detectors(rows, kinds), "detectors", "hits found and residuals by detector")

@@ -98,7 +98,7 @@ class RusFile:
         Raises:
             UserError: The file is damaged.
         """
-        with _reading(self.path):
+        with reading(self.path):
             arrays = self.tree.arrays(names, entry_start=start, entry_stop=stop, library="ak", how=dict)
             for name in names:
                 if len(arrays[name]) != min(stop, self.entries) - start:
@@ -116,7 +116,7 @@ def open_rus(path: Path) -> Iterator[RusFile]:
     if not path.is_file():
         raise UserError(f"no such file: {path}")
     with contextlib.ExitStack() as stack:
-        with _reading(path):
+        with reading(path):
             # without a cache of decompressed baskets, memory does not grow with the file
             root = stack.enter_context(uproot.open(path, array_cache=None))
             names = sorted(set(root.keys(cycle=False)))
@@ -125,13 +125,13 @@ def open_rus(path: Path) -> Iterator[RusFile]:
             raise UserError(
                 f"{path} is no RUS file: it has no TTree named {TREE!r}, but {', '.join(names) or 'nothing'}"
             )
-        with _reading(path):
+        with reading(path):
             file = RusFile(path, tree)
         yield file
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def reading(path: Path) -> Iterator[None]:
     """Turn whatever the bytes of a damaged file make the reader raise into one sentence."""
     try:
         yield
