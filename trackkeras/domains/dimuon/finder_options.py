@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from trackkeras.config import ModelOptions
 
-Network = Literal["basic", "prod", "acc", "attention", "flagship", "roads"]
+Network = Literal["basic", "prod", "acc", "attention", "flagship", "roads", "hitset"]
 Size = Literal["tiny", "small", "medium", "full"]
 
 FLAGSHIP: dict[Size, tuple[int, int]] = {
@@ -51,6 +51,36 @@ ROADS: dict[Size, Roads] = {
 """By size."""
 
 
+@dataclass(frozen=True)
+class HitSet:
+    """Size of the network `hitset`.
+
+    Attributes:
+        tokens: Widths of the layers that make a token of each hit.
+        tracks: Tracks that look for muons.
+        content: Numbers that a track keeps beside its place.
+        reach: Half width of their windows at first, round by round [cm].
+        values: Numbers that hits tell the tracks.
+        units: Width of the layers that move and judge tracks.
+    """
+
+    tokens: tuple[int, ...]
+    tracks: int
+    content: int
+    reach: tuple[float, ...]
+    values: int
+    units: int
+
+
+HITSET: dict[Size, HitSet] = {
+    "tiny": HitSet((8,), 6, 8, (10.0, 2.0), 4, 16),
+    "small": HitSet((32, 16), 64, 32, (15.0, 6.0, 2.5, 1.0), 16, 64),
+    "medium": HitSet((64, 32), 128, 64, (15.0, 8.0, 4.0, 2.0, 1.0), 32, 128),
+    "full": HitSet((64, 32), 256, 64, (15.0, 8.0, 4.0, 2.0, 1.0), 32, 128),
+}
+"""By size."""
+
+
 class FinderOptions(ModelOptions):
     """A network from the hits of an event to the hit arrays of its two muons."""
 
@@ -59,7 +89,7 @@ class FinderOptions(ModelOptions):
         "basic",
         description="basic: three convolutions; prod: as VGG16; acc: residual blocks; attention: these with "
         "channel and spatial attention; flagship: two U-Net++ and axial attention; roads: a search for "
-        "tracks, fitted to hits, whose judge alone is learnt.",
+        "tracks, fitted to hits, whose judge alone is learnt; hitset: attention over the event's hits.",
     )
     size: Size = Field("small", description="Width and depth; full has the layers of the originals.")
     width: int | None = Field(None, ge=2, description="flagship: filters of the first level.")
@@ -83,12 +113,17 @@ class FinderOptions(ModelOptions):
     @property
     def normalised(self) -> bool:
         """Whether the network has batch normalisation."""
-        return self.network not in ("prod", "roads")
+        return self.network not in ("prod", "roads", "hitset")
 
     @property
     def roads(self) -> Roads:
         """Size of the network `roads`."""
         return ROADS[self.size]
+
+    @property
+    def hitset(self) -> HitSet:
+        """Size of the network `hitset`."""
+        return HITSET[self.size]
 
     @model_validator(mode="after")
     def _of_the_flagship(self) -> FinderOptions:
