@@ -58,25 +58,31 @@ class HitSet:
     Attributes:
         tokens: Widths of the layers that make a token of each hit.
         tracks: Tracks that look for muons.
+        settling: Half width of their windows while they settle, step by step [cm].
         content: Numbers that a track keeps beside its place.
-        reach: Half width of their windows at first, round by round [cm].
+        reach: Half width of their windows in the rounds that are learnt, at first [cm].
         values: Numbers that hits tell the tracks.
         units: Width of the layers that move and judge tracks.
     """
 
     tokens: tuple[int, ...]
     tracks: int
+    settling: tuple[float, ...]
     content: int
     reach: tuple[float, ...]
     values: int
     units: int
 
 
+def _settling(steps: int) -> tuple[float, ...]:
+    return tuple(reach for reach in (15.0, 6.0, 2.5, 1.0) for _ in range(steps))
+
+
 HITSET: dict[Size, HitSet] = {
-    "tiny": HitSet((8,), 6, 8, (10.0, 2.0), 4, 16),
-    "small": HitSet((32, 16), 64, 32, (15.0, 6.0, 2.5, 1.0), 16, 64),
-    "medium": HitSet((64, 32), 128, 64, (15.0, 8.0, 4.0, 2.0, 1.0), 32, 128),
-    "full": HitSet((64, 32), 256, 64, (15.0, 8.0, 4.0, 2.0, 1.0), 32, 128),
+    "tiny": HitSet((8,), 8, (15.0, 3.0), 8, (2.0,), 4, 16),
+    "small": HitSet((32, 16), 64, _settling(3), 32, (2.0, 1.0), 16, 64),
+    "medium": HitSet((64, 32), 128, _settling(4), 64, (2.0, 1.0), 32, 128),
+    "full": HitSet((64, 32), 256, _settling(4), 64, (2.0, 1.0), 32, 128),
 }
 """By size."""
 
@@ -96,8 +102,8 @@ class FinderOptions(ModelOptions):
     levels: int | None = Field(None, ge=2, le=5, description="flagship: levels of each U-Net++.")
     precision: Literal["float32", "float64"] = Field(
         "float64",
-        description="roads: arithmetic of the saved network behind its search, which is exact; training is "
-        "in float32.",
+        description="roads, hitset: arithmetic of the saved network, but for a search that is exact; "
+        "training is in float32.",
     )
     overlap: float = Field(0.1, ge=0, description="Weight of the loss's part for hits given to both muons.")
     denoise: float = Field(

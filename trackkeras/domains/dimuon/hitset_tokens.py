@@ -178,6 +178,7 @@ class HitFeatures(keras.layers.Layer):
         counts = ops.log(1.0 + ops.sum(hits, axis=2))
         own = ops.take(ops.reshape(counts, (-1,)), row + event[:, None] * PLANES, axis=0)
         columns = [ops.take(cell_features(), index, axis=0), fired, own[:, :, None]]
+        columns = [ops.cast(column, self.compute_dtype) for column in columns]
         return ops.concatenate([*columns, ops.take(self.planes, row, axis=0)], axis=-1)
 
     def compute_output_shape(self, hits_shape: Any, cells_shape: Any) -> Any:
@@ -206,9 +207,10 @@ class HitGeometry(keras.layers.Layer):
         """Return what the class says, from its call arguments."""
         index = ops.cast(cells, "int32")
         row = index // ELEMENTS
-        element = ops.cast(index - row * ELEMENTS, "float32")
-        plane = ops.take(np.eye(PLANES, dtype=np.float32), row, axis=0)
-        return element - ops.take(straight().zero, row, axis=0), ops.take(crossings(), row, axis=0), plane
+        element = ops.cast(index - row * ELEMENTS, self.compute_dtype)
+        tables = (straight().zero, crossings(), np.eye(PLANES, dtype=np.float32))
+        zero, slope, plane = (ops.cast(ops.take(table, row, axis=0), self.compute_dtype) for table in tables)
+        return element - zero, slope, plane
 
     def compute_output_shape(self, cells_shape: Any) -> Any:
         """Return the shapes of what `call` returns."""

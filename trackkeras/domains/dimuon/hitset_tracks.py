@@ -1,10 +1,6 @@
-"""Tracks that look at the hits of an event, move to where they agree, and share them out.
+"""Tracks that look at the hits of an event, move, are judged, and share the hits out.
 
-A track is five numbers in units of `hitset_tokens.SCALE` and some learnt content. It attends to hits by their
-distance from where it crosses their plane: weight 1 at the crossing, falling as the fourth power of the
-distance further out than a learnt width. So a hit counts however far it is, and gradients say where to go.
-Distances are linear in the five numbers, one product of matrices for all hits; no two hits are compared, and
-the order of hits does not matter.
+A hit counts however far it is from a track (`hitset_settling.nearness`), so that gradients say where to go.
 """
 
 from __future__ import annotations
@@ -16,97 +12,17 @@ import numpy as np
 from keras import layers, ops
 
 from trackkeras.domains.dimuon.detectors import ELEMENTS, PLANES
+from trackkeras.domains.dimuon.hitset_settling import CELL, NUMBERS, at_hits, nearness
 from trackkeras.domains.dimuon.hitset_tokens import CELLS, pitches, track_basis
-from trackkeras.domains.dimuon.road_fit import by_kind, inside, straight
+from trackkeras.domains.dimuon.road_fit import by_kind, inside, places_of
 
-CELL = 0.5
-"""Least width of a track's window [elements]: within an element a hit says nothing of where it is."""
-
-NUMBERS = 5
-"""Numbers of a track."""
+SATURATED = 1.6
+"""A plane has a hit where its hits' weights sum up to one over this, as at half an element."""
 
 UNLIKELY = 1e-6
 """Share of a muon that hits have which no track is near."""
 
 IMPOSSIBLE = -1e4
-
-
-def nearness(tracks: Any, offset: Any, slope: Any, narrow: Any) -> tuple[Any, Any]:
-    """Return weights of hits for tracks, and their distances in widths, each `(n, q, k)`.
-
-    Args:
-        tracks: `(n, q, 5)`.
-        offset: `(n, k)`, and
-        slope: `(n, k, 5)`, of `HitGeometry`.
-        narrow: `(n, k)`: one over the window's width at each hit [1/elements].
-    """
-    columns = ops.concatenate([-slope, offset[:, :, None]], axis=-1) * narrow[:, :, None]
-    numbers = ops.concatenate([tracks, ops.ones_like(tracks[:, :, :1])], axis=-1)
-    distance = ops.matmul(numbers, ops.transpose(columns, (0, 2, 1)))
-    return ops.square(1.0 / (1.0 + ops.square(distance))), distance
-
-
-def at_hits(plane: Any, values: Any) -> Any:
-    """Return the value of each hit's detector, `(n, k)`, of values `(62,)`."""
-    return ops.matmul(plane, values[:, None])[:, :, 0]
-
-
-@keras.saving.register_keras_serializable(package="trackkeras")
-class FirstTracks(layers.Layer):
-    """Where tracks begin to look, and with what content; both are learnt.
-
-    At first they fill the box of muons from the dump evenly: x, bend of either sign, y of either sign.
-
-    Args:
-        tracks: How many.
-        width: Numbers of content.
-
-    Call arguments:
-        hits: `(n, 62, 201)`; only n matters.
-
-    Returns:
-        `(n, tracks, 5)` and `(n, tracks, width)`.
-    """
-
-    def __init__(self, tracks: int, width: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.tracks, self.width = tracks, width
-
-    def build(self, hits_shape: Any) -> None:
-        """Make the weights."""
-        self.numbers = self.add_weight((self.tracks, NUMBERS), _evenly, name="numbers")
-        self.content = self.add_weight(
-            (self.tracks, self.width), keras.initializers.RandomNormal(stddev=0.3), name="content"
-        )
-
-    def call(self, hits: Any) -> tuple[Any, Any]:
-        """Return what the class says, from its call arguments."""
-        ones = ops.ones_like(hits[:, :1, :1])
-        return self.numbers * ones, self.content * ones
-
-    def compute_output_shape(self, hits_shape: Any) -> Any:
-        """Return the shapes of what `call` returns."""
-        n = hits_shape[0]
-        return (n, self.tracks, NUMBERS), (n, self.tracks, self.width)
-
-    def get_config(self) -> dict[str, Any]:
-        """Return what the layer is made from."""
-        return {**super().get_config(), "tracks": self.tracks, "width": self.width}
-
-
-def _evenly(shape: tuple[int, ...], dtype: Any = None) -> Any:
-    """Return points of an additive sequence, which leaves no gaps, in the box of x, bend and y.
-
-    Source: M. Roberts, "The unreasonable effectiveness of quasirandom sequences" (2018): steps are powers of
-    the inverse of the root of g^4 = g + 1, about 1.2207.
-    """
-    steps = 1.220744 ** -np.arange(1.0, 4.0)
-    unit = 2.0 * ((0.5 + np.arange(1, shape[0] + 1)[:, None] * steps) % 1.0) - 1.0
-    numbers = np.zeros(shape)
-    numbers[:, 0] = 1.2 * unit[:, 0]
-    numbers[:, 1] = 2.2 * unit[:, 1]
-    numbers[:, 2] = 1.4 * unit[:, 2]
-    return ops.convert_to_tensor(numbers.astype(np.float32), dtype=dtype)
 
 
 @keras.saving.register_keras_serializable(package="trackkeras")
@@ -171,7 +87,8 @@ class HitAttention(layers.Layer):
         self, tracks: Any, content: Any, tokens: Any, there: Any, offset: Any, slope: Any, plane: Any
     ) -> tuple[Any, Any]:
         """Return what the class says, from its call arguments."""
-        narrow = 1.0 / ops.sqrt(ops.square(ops.exp(self.log_reach) / pitches()) + CELL**2)
+        reach = ops.exp(self.log_reach) / ops.cast(pitches(), self.compute_dtype)
+        narrow = 1.0 / ops.sqrt(ops.square(reach) + CELL**2)
         weight, distance = nearness(tracks, offset, slope, at_hits(plane, narrow))
         own = self.weigh(tokens) * there[:, :, None]
         marks = plane * own
@@ -217,16 +134,14 @@ class TrackEvidence(layers.Layer):
     ) -> None:
         """Make the weights."""
         self.tracks = tracks_shape[1]
-        self.log_width = self.add_weight(
-            (PLANES,), by_kind(chamber=-0.3, hodoscope=-0.7, tube=0.0), name="log_width"
-        )
+        self.log_width = self.add_weight((PLANES,), "zeros", name="log_width")
 
     def call(self, tracks: Any, there: Any, offset: Any, slope: Any, plane: Any) -> tuple[Any, Any, Any]:
         """Return what the class says, from its call arguments."""
         weight, _ = nearness(tracks, offset, slope, at_hits(plane, ops.exp(-self.log_width)))
-        near = ops.minimum(ops.matmul(weight, plane * there[:, :, None]), 1.0)
-        numbers = tracks @ track_basis()
-        within = inside(numbers, numbers @ straight().place + straight().zero)
+        near = ops.minimum(SATURATED * ops.matmul(weight, plane * there[:, :, None]), 1.0)
+        numbers = ops.matmul(tracks, ops.cast(track_basis(), self.compute_dtype))
+        within = inside(numbers, places_of(numbers))
         return near, within, weight
 
     def compute_output_shape(self, tracks_shape: Any, there_shape: Any, *shapes: Any) -> Any:
@@ -237,6 +152,47 @@ class TrackEvidence(layers.Layer):
     def operations(self, length: int) -> int:
         """Return the counted operations of an event with so many hits."""
         return self.tracks * length * (2 * (NUMBERS + 1) + 4 + 2 * PLANES)
+
+
+@keras.saving.register_keras_serializable(package="trackkeras")
+class MuonScore(layers.Layer):
+    """How likely each track is a muon of one charge, `(n, q)`, as a logarithm.
+
+    It begins with what is known: a muon misses few planes, and is bent to its side.
+
+    Args:
+        sign: Of the bend.
+
+    Call arguments:
+        tracks: `(n, q, 5)`.
+        missed: `(n, q, 62)`: whether a track lacks a hit where it crosses a plane, 0 to 1.
+        hidden: `(n, q, h)`: what a network makes of the track.
+    """
+
+    def __init__(self, sign: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.sign = sign
+
+    def build(self, tracks_shape: Any, missed_shape: Any, hidden_shape: Any) -> None:
+        """Make the weights."""
+        self.of_missed = self.add_weight((PLANES, 1), keras.initializers.Constant(-0.7), name="of_missed")
+        self.of_bend = self.add_weight((), keras.initializers.Constant(4.0), name="of_bend")
+        small = keras.initializers.RandomNormal(stddev=0.02)
+        self.of_hidden = self.add_weight((hidden_shape[-1], 1), small, name="of_hidden")
+
+    def call(self, tracks: Any, missed: Any, hidden: Any) -> Any:
+        """Return what the class says, from its call arguments."""
+        side = ops.tanh(4.0 * self.sign * tracks[:, :, 1])
+        score = ops.matmul(missed, self.of_missed) + ops.matmul(hidden, self.of_hidden)
+        return score[:, :, 0] + self.of_bend * side
+
+    def compute_output_shape(self, tracks_shape: Any, missed_shape: Any, hidden_shape: Any) -> Any:
+        """Return the shape of what `call` returns."""
+        return tracks_shape[:2]
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what the layer is made from."""
+        return {**super().get_config(), "sign": self.sign}
 
 
 @keras.saving.register_keras_serializable(package="trackkeras")
@@ -266,6 +222,7 @@ class HitShares(layers.Layer):
         """Make the weights."""
         self.tracks = share_shape[1]
         self.fire = self.add_weight((PLANES,), keras.initializers.Constant(4.0), name="fire")
+        self.steep = self.add_weight((PLANES,), by_kind(chamber=2.0, hodoscope=2.0, tube=1.5), name="steep")
         self.none = self.add_weight((PLANES,), "zeros", name="none")
         self.missed = self.add_weight((PLANES,), keras.initializers.Constant(2.0), name="missed")
         self.outside = self.add_weight((PLANES,), keras.initializers.Constant(4.0), name="outside")
@@ -273,7 +230,8 @@ class HitShares(layers.Layer):
     def call(self, hits: Any, share: Any, near: Any, within: Any, weight: Any, there: Any, plane: Any) -> Any:
         """Return what the class says, from its call arguments."""
         share = share[:, None, :]
-        scores = ops.log(ops.matmul(share, weight)[:, 0] + UNLIKELY) + at_hits(plane, self.fire)
+        scores = ops.log(ops.matmul(share, weight)[:, 0] + UNLIKELY)
+        scores = at_hits(plane, self.steep) * scores + at_hits(plane, self.fire)
         nothing = self.none + self.missed * (1.0 - near) + self.outside * (1.0 - within)
         nothing = ops.log(ops.matmul(share, ops.exp(nothing))[:, 0] + UNLIKELY)
         return _rows(hits, scores * there, nothing)
@@ -290,7 +248,7 @@ class HitShares(layers.Layer):
 def _rows(hits: Any, scores: Any, nothing: Any) -> Any:
     """Return scores of hits `(n, k)`, in the order of `FiredCells`, at their elements `(n, 62, 201)`."""
     fired = ops.reshape(hits, (-1, CELLS)) > 0.5
-    number = ops.cumsum(ops.cast(fired, "float32"), axis=1)
+    number = ops.cumsum(ops.cast(fired, "float32"), axis=1)  # integers, exact
     n, most = ops.shape(scores)[0], ops.shape(scores)[1]
     event = ops.arange(n, dtype="int32")[:, None] * most
     index = ops.cast(ops.maximum(number - 1.0, 0.0), "int32") + event
