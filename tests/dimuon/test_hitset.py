@@ -14,6 +14,7 @@ from trackkeras.domains.dimuon.finder_loss import cross_entropy
 from trackkeras.domains.dimuon.finder_models import MUONS, build_finder
 from trackkeras.domains.dimuon.finder_options import FinderOptions
 from trackkeras.domains.dimuon.hit_matrix import hit_matrices
+from trackkeras.domains.dimuon.hitset_settling import SettledTracks, first_tracks, nearness, solved
 from trackkeras.domains.dimuon.hitset_tokens import (
     CELLS,
     REACH,
@@ -25,9 +26,10 @@ from trackkeras.domains.dimuon.hitset_tokens import (
     partner,
     track_basis,
 )
-from trackkeras.domains.dimuon.hitset_tracks import HitAttention, TrackEvidence, nearness
+from trackkeras.domains.dimuon.hitset_tracks import HitAttention, TrackEvidence
 from trackkeras.domains.dimuon.muons import hit_arrays, muon_rows
 from trackkeras.domains.dimuon.planes import PLANES as GEOMETRY
+from trackkeras.domains.dimuon.road_fit import places_of
 from trackkeras.domains.dimuon.road_tables import KICK_PER_BEND, KMAG_CENTRE, Z_2
 from trackkeras.domains.dimuon.simulate import simulate
 from trackkeras.domains.dimuon.simulation_options import GenerateOptions
@@ -116,17 +118,48 @@ def test_neighbours_stand_about_the_hit() -> None:
         assert abs(place - own.origin - own.pitch * element) <= 0.5 * own.pitch + 1e-6
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**31), st.floats(1e-2, 1e3))
+def test_equations_are_solved(seed: int, size: float) -> None:
+    rng = np.random.default_rng(seed)
+    half, right = rng.normal(0.0, size, (3, 7, 5, 5)), rng.normal(size=(3, 7, 5))
+    matrix = half @ half.swapaxes(-1, -2) + 0.3 * np.eye(5)
+    expected = np.linalg.solve(matrix, right[..., None])[..., 0]
+    np.testing.assert_allclose(
+        solved(tf.constant(matrix), tf.constant(right)), expected, rtol=1e-6, atol=1e-9
+    )
+
+
+def test_tracks_settle_on_the_muons_of_a_clean_event() -> None:
+    events = next(simulate(GenerateOptions(), np.random.default_rng(8), 12))[0]
+    truth = hit_arrays(events, muon_rows(events))[0]
+    cells, there = FiredCells()(hit_matrices(events).astype(np.float32))
+    settle = SettledTracks(64, FinderOptions(network="hitset").hitset.settling)
+    tracks = np.asarray(settle(there, *HitGeometry()(cells)))
+    places = np.asarray(places_of(tracks @ track_basis()))
+    assert np.sign(first_tracks(64)[:4, 1]).tolist() == [1, -1, 1, -1]
+    chambers = np.arange(PLANES) < 30
+    found = 0
+    for event, muons in enumerate(truth):
+        for elements in muons:
+            fired = chambers & (elements > 0)
+            found += np.abs(places[event][:, fired] - elements[fired]).max(axis=1).min() < 1.2
+    assert found >= 0.95 * truth.shape[0] * 2
+
+
 def test_order_of_hits_does_not_matter(events: tuple[np.ndarray, np.ndarray]) -> None:
     hits, rng = events[0][:2], np.random.default_rng(0)
     cells, there = (np.asarray(value) for value in FiredCells()(hits))
     order = rng.permutation(cells.shape[1])
     tracks, content = (rng.normal(size=(2, 4, size)).astype(np.float32) for size in (5, 6))
-    features, attention, evidence = HitFeatures(), HitAttention(10.0, 3, 7), TrackEvidence()
+    settle, features = SettledTracks(4, (10.0, 2.0)), HitFeatures()
+    attention, evidence = HitAttention(10.0, 3, 7), TrackEvidence()
     found = []
     for which in (np.arange(len(order)), order):
         geometry = HitGeometry()(cells[:, which])
         moved = attention(tracks, content, features(hits, cells[:, which]), there[:, which], *geometry)
-        found.append([*moved, *evidence(moved[0], there[:, which], *geometry)])
+        found.append([settle(there[:, which], *geometry), *moved])
+        found[-1] += evidence(moved[0], there[:, which], *geometry)
     found[0][-1] = tf.gather(found[0][-1], order, axis=2)  # weights of hits go with them
     for before, after in zip(*found, strict=True):
         np.testing.assert_allclose(before, after, rtol=1e-4, atol=1e-4)

@@ -1,12 +1,11 @@
 """A track finder that takes an event as the set of its hits, made for a CPU.
 
 `hitset_tokens` makes a set of the matrix, of which all but some hundred elements are 0. Some tens of tracks
-(`hitset_settling`) begin spread over all that muons may do, and settle by least squares where hits agree. From
-there on all is learnt (`hitset_tracks`): in a few rounds each track looks at the hits about it and moves; then
-the tracks look at each other, and are judged: which is the mu+, which the mu-. Each muon's hits are those near
-its tracks.
-Nothing depends on the order of hits, none is ever left out, and cost grows with their number times that of
-tracks.
+(`hitset_settling`) begin spread over all that muons may do, and settle by least squares where hits agree.
+From there on all is learnt (`hitset_tracks`): in a few rounds each track looks at the hits about it and
+moves; then the tracks look at each other, and are judged: which is the mu+, which the mu-. Each muon's hits
+are those near its tracks. Nothing depends on the order of hits, none is ever left out, and cost grows with
+their number times that of tracks.
 """
 
 from __future__ import annotations
