@@ -131,7 +131,7 @@ def test_equations_are_solved(seed: int, size: float) -> None:
 
 
 def test_tracks_settle_on_the_muons_of_a_clean_event() -> None:
-    events = next(simulate(GenerateOptions(), np.random.default_rng(8), 12))[0]
+    events = next(simulate(GenerateOptions(), np.random.default_rng(8), 6))[0]
     truth = hit_arrays(events, muon_rows(events))[0]
     cells, there = FiredCells()(hit_matrices(events).astype(np.float32))
     settle = SettledTracks(64, FinderOptions(network="hitset").hitset.settling)
@@ -144,7 +144,7 @@ def test_tracks_settle_on_the_muons_of_a_clean_event() -> None:
         for elements in muons:
             fired = chambers & (elements > 0)
             found += np.abs(places[event][:, fired] - elements[fired]).max(axis=1).min() < 1.2
-    assert found >= 0.95 * truth.shape[0] * 2
+    assert found >= 0.9 * truth.shape[0] * 2
 
 
 def test_order_of_hits_does_not_matter(events: tuple[np.ndarray, np.ndarray]) -> None:
@@ -187,7 +187,7 @@ def test_loss_reaches_every_weight_and_falls(
 ) -> None:
     optimizer = keras.optimizers.Adam(0.01)
     losses = []
-    for step in range(40):
+    for step in range(25):
         with tf.GradientTape() as tape:
             outputs = model({"hits": events[0]}, training=True)
             loss = cross_entropy(events[1], *(outputs[name] for name in MUONS))
@@ -198,7 +198,7 @@ def test_loss_reaches_every_weight_and_falls(
                 assert np.abs(np.asarray(tf.convert_to_tensor(gradient))).max() > 0, weight.path
         optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
         losses.append(float(loss))
-    assert losses[-1] < 0.6 * losses[0]
+    assert losses[-1] < 0.8 * losses[0]
 
 
 def test_operations_grow_with_hits() -> None:
