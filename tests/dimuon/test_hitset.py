@@ -9,6 +9,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trackkeras.domain import find_task
 from trackkeras.domains.dimuon.detectors import DETECTORS, ELEMENTS, PLANES
 from trackkeras.domains.dimuon.finder_loss import cross_entropy
 from trackkeras.domains.dimuon.finder_models import MUONS, build_finder
@@ -33,7 +34,9 @@ from trackkeras.domains.dimuon.road_fit import places_of
 from trackkeras.domains.dimuon.road_tables import KICK_PER_BEND, KMAG_CENTRE, Z_2
 from trackkeras.domains.dimuon.simulate import simulate
 from trackkeras.domains.dimuon.simulation_options import GenerateOptions
+from trackkeras.errors import UserError
 from trackkeras.layers.operations import counted_operations
+from trackkeras.presets import load_run
 
 TINY = FinderOptions(network="hitset", size="tiny")
 NUMBERS = st.lists(st.floats(-2, 2), min_size=5, max_size=5)
@@ -199,6 +202,12 @@ def test_loss_reaches_every_weight_and_falls(
         optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
         losses.append(float(loss))
     assert losses[-1] < 0.8 * losses[0]
+
+
+def test_compilation_for_a_fixed_number_of_hits_is_refused() -> None:
+    run = load_run("finder_hitset_small", ["training.jit_compile=true"])
+    with pytest.raises(UserError, match=r"training\.jit_compile does not go with hitset"):
+        find_task("dimuon", "finder").check_data(run, {})
 
 
 def test_operations_grow_with_hits() -> None:

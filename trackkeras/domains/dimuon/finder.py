@@ -109,15 +109,20 @@ class FinderTask(Task):
         return {"weights": {"overlap": run.model.overlap, "denoising": run.model.denoise}}
 
     def check_data(self, run: Run, dataset_config: Mapping[str, Any]) -> None:
-        """Refuse a moving average of weights beside batch normalisation.
+        """Refuse a moving average of weights beside batch normalisation, and XLA for sets of hits.
 
-        Its means and variances are collected with the weights as they are trained; for an average they are
-        wrong.
+        Means and variances are collected with the weights as they are trained; for an average they are
+        wrong. XLA needs to know how many hits there are.
 
         Raises:
             UserError: Both are asked for.
         """
         assert isinstance(run.model, FinderOptions)
+        if run.model.network == "hitset" and run.training.jit_compile:
+            raise UserError(
+                "training.jit_compile does not go with hitset, as the number of hits differs from batch to "
+                "batch: set it to false"
+            )
         if run.model.normalised and run.training.ema is not None:
             raise UserError(
                 f"training.ema does not go with the batch normalisation of {run.model.network}: set it "
