@@ -4,14 +4,15 @@
 Dimuons of a file get background made of the muons of other files, as `trackkeras dimuon messy` makes it;
 every condition starts from the same dimuons and random numbers. `--pairs` makes the dimuons of single muons
 instead, of which a half (by generated muon, never by event) is used for pairs and the other for background.
-None of these files may have been trained on. Printed are shares with 95 % bootstrap intervals over events;
-nothing is written but the text, or JSON with --json.
+None of these files may have been trained on. Printed is one table of all runs: shares with 95 % bootstrap
+intervals over events, of the elements as they are predicted and, in a row of its own, of the hits next to
+them. Nothing is written but the text, or JSON with --json.
 
-Example:
+Example, all finders on the same events, under tracks that lost hits and under whole ones:
     scripts/dimuon_finder_study.py --run runs/roads --run runs/flagship --signal
     ../shared/data/spinquest/JPsi_Dump.root
         --background ../shared/data/spinquest/MUP_Dump_10K.root --background
-        ../shared/data/spinquest/MUM_Dump_10K.root
+        ../shared/data/spinquest/MUM_Dump_10K.root --only "0 to 50 tracks" --only "0 to 50 whole tracks"
 """
 
 from __future__ import annotations
@@ -53,10 +54,15 @@ COLUMNS = {
 }
 """Columns of the table: 1 less these shares, but for fakes."""
 
+STAGES = {"predicted": "", "next hit": "refined_"}
+"""What is judged, and how the names of its shares begin."""
+
 CHUNK = 250
 """Events at a time."""
 
 DEFAULT = Occupancy()
+WHOLE = Occupancy(model="flat", efficiency=1.0, spread=0.0)
+"""Background tracks that keep all of their hits."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,7 @@ def conditions() -> tuple[Condition, ...]:
     stations |= {"tubes": range(47, 55), "hodoscopes": range(31, 47)}
     return (
         Condition("0 to 50 tracks"),
+        Condition("0 to 50 whole tracks", WHOLE),
         *(Condition(f"{n} tracks", Occupancy(lower=n, upper=n)) for n in range(0, 51, 5)),
         *(
             Condition(f"0 to 50 tracks, {model}", Occupancy(model=model))
@@ -116,7 +123,11 @@ def main() -> None:
         "--background", type=Path, action="append", required=True, help="RUS file of single muons"
     )
     parser.add_argument("--events", type=int, default=1000, help="(default: %(default)s)")
-    parser.add_argument("--only", help="the condition of this name, or those whose name has it")
+    parser.add_argument(
+        "--only",
+        action="append",
+        help="the condition of this name, or those whose name has it; repeat for more",
+    )
     parser.add_argument("--seed", type=int, default=1, help="(default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args()
@@ -135,13 +146,10 @@ def study(arguments: argparse.Namespace) -> None:
     """
     if arguments.events < 1:
         raise UserError(f"--events must be at least 1, received {arguments.events}")
-    exact = [c for c in conditions() if c.name == arguments.only]
-    chosen = exact or [c for c in conditions() if not arguments.only or arguments.only in c.name]
-    if not chosen:
-        raise UserError(
-            f"no condition has {arguments.only!r} in its name; there are: "
-            + ", ".join(condition.name for condition in conditions())
-        )
+    chosen = _chosen(arguments.only)
+    names = [path.name for path in arguments.run]
+    if len(set(names)) < len(names):
+        raise UserError(f"--run: folders must have different names, received {', '.join(names)}")
     finders = {path.name: _finder(path) for path in arguments.run}
     rng = np.random.default_rng(arguments.seed)
     muons = Events.concatenate([_plain(path) for path in arguments.background])
@@ -153,12 +161,36 @@ def study(arguments: argparse.Namespace) -> None:
     for condition in chosen:
         shares = judge(finders, signal, muons, condition, arguments.seed)
         for name, values in shares.items():
-            row = {column: _with_interval(values[share], share) for column, share in COLUMNS.items()}
-            results.append({"condition": condition.name, "finder": name, "events": len(signal), **row})
-            if not arguments.json:
-                _print(results)
+            for stage, prefix in STAGES.items():
+                row = {
+                    column: _with_interval(values[prefix + share], share) for column, share in COLUMNS.items()
+                }
+                title = {"condition": condition.name, "finder": name, "hits": stage}
+                results.append({**title, "events": len(signal), **row})
+                if not arguments.json:
+                    _print(results)
     if arguments.json:
         print(json.dumps(results, indent=1))
+
+
+def _chosen(names: Sequence[str] | None) -> list[Condition]:
+    """Return the conditions of some names, or those that have them in theirs; all for None.
+
+    Raises:
+        UserError: There is none for a name.
+    """
+    every = conditions()
+    if names is None:
+        return list(every)
+    found: list[Condition] = []
+    for name in names:
+        fitting = [c for c in every if c.name == name] or [c for c in every if name in c.name]
+        if not fitting:
+            raise UserError(
+                f"no condition has {name!r} in its name; there are: " + ", ".join(c.name for c in every)
+            )
+        found += [condition for condition in fitting if condition not in found]
+    return found
 
 
 def judge(
@@ -249,10 +281,10 @@ def _with_interval(values: NDArray[Any], share: str) -> dict[str, float]:
 def _print(results: Sequence[dict[str, Any]]) -> None:
     """Print the last line of the table, and its head before the first."""
     if len(results) == 1:
-        print(f"| events | finder | {' | '.join(COLUMNS)} |\n|---|---|{'---|' * len(COLUMNS)}")
+        print(f"| events | finder | hits | {' | '.join(COLUMNS)} |\n|---|---|---|{'---|' * len(COLUMNS)}")
     last = results[-1]
     cells = [f"{last[c]['value']:.3f} [{last[c]['low']:.3f}, {last[c]['high']:.3f}]" for c in COLUMNS]
-    print(f"| {last['condition']} | {last['finder']} | {' | '.join(cells)} |", flush=True)
+    print(f"| {last['condition']} | {last['finder']} | {last['hits']} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -46,6 +46,9 @@ class DataOptions(Options):
     batch_size: int = Field(2048, ge=1, description="Rows per step, over all replicas.")
     shuffle_blocks: int = Field(128, ge=1, description="Blocks whose rows are mixed together.")
     train_rows: int | None = Field(None, ge=1, description="Use only the first rows of the training split.")
+    validation_rows: int | None = Field(
+        None, ge=1, description="Validate on so many rows at most; null: as many as the task has in mind."
+    )
 
 
 class TrainingOptions(Options):

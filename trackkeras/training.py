@@ -88,7 +88,7 @@ def train(
         "model_config.json", {"parameters": trainable_parameters(model), "config": model.get_config()}
     )
     deployed = task.build_deployed(run, statistics)
-    rows = task.read_rows(source, "validation", task.metric_rows)
+    rows = task.read_rows(source, "validation", _validated(run, task.metric_rows))
     recorder = EpochRecorder(folder, run, state, task, deployed, rows)
     callbacks = [ShowProgress(batches, run.training.epochs), recorder, _tensorboard(folder)]
     if run.training.optimizer == "soap":
@@ -171,10 +171,14 @@ def _validation_batches(source: Dataset, task: Task, run: Run) -> Batches:
         "validation",
         partial(task.split_batch, run),
         batch_size=run.data.batch_size,
-        limit=task.validation_rows,
+        limit=_validated(run, task.validation_rows),
         columns=task.columns,
     )
     return Batches(batches.dataset.cache().prefetch(4), batches.steps, batches.rows)
+
+
+def _validated(run: Run, usual: int) -> int:
+    return min(usual, run.data.validation_rows or usual)
 
 
 def build_model(task: Task, run: Run, statistics: Mapping[str, Any], steps: int) -> keras.Model:

@@ -23,8 +23,8 @@ from trackkeras.training import build_model
 
 PRESETS = sorted(preset_files())
 
-LARGE_GRAPHS = ("finder_flagship", "finder_roads")
-"""Networks whose step takes 20 s even when they are tiny; that of 16 bits is left out."""
+LARGE_GRAPHS = ("finder_flagship", "finder_roads", "finder_hitset_medium")
+"""Networks whose step takes 10 s or more even when they are tiny; that of 16 bits is left out."""
 
 
 @pytest.fixture(scope="session")

@@ -12,12 +12,13 @@ import keras
 import numpy as np
 import pytest
 
+from tfrecords_tools.reader import Dataset
 from trackkeras.checkpoints import load_model
 from trackkeras.domain import find_task
 from trackkeras.errors import UserError
 from trackkeras.presets import load_run
 from trackkeras.runs import RunFolder
-from trackkeras.training import EpochRecorder, train
+from trackkeras.training import EpochRecorder, _validation_batches, train
 
 QUICK = ("data.batch_size=512", "training.warmup_epochs=0.5", "model.hidden=[8, 8]")
 
@@ -38,6 +39,14 @@ def assert_same_run(first: RunFolder, second: RunFolder) -> None:
         history.pop("training_time")
         history.pop("processor_time")
     assert histories[0] == histories[1]
+
+
+@pytest.mark.parametrize(("asked", "rows"), [("100", 100), ("null", 1_000_000)])
+def test_validation_rows_are_limited(dataset: Path, asked: str, rows: int) -> None:
+    source = Dataset(dataset)
+    run = load_run("mlp_tiny", [*QUICK, f"data.validation_rows={asked}"])
+    batches = _validation_batches(source, find_task("extrapolation", "mlp"), run)
+    assert batches.rows == min(rows, source.rows("validation"))
 
 
 class Killed(Exception):

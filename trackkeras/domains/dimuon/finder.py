@@ -109,15 +109,20 @@ class FinderTask(Task):
         return {"weights": {"overlap": run.model.overlap, "denoising": run.model.denoise}}
 
     def check_data(self, run: Run, dataset_config: Mapping[str, Any]) -> None:
-        """Refuse a moving average of weights beside batch normalisation.
+        """Refuse a moving average of weights beside batch normalisation, and XLA for sets of hits.
 
-        Its means and variances are collected with the weights as they are trained; for an average they are
-        wrong.
+        Means and variances are collected with the weights as they are trained; for an average they are
+        wrong. XLA needs to know how many hits there are.
 
         Raises:
             UserError: Both are asked for.
         """
         assert isinstance(run.model, FinderOptions)
+        if run.model.network == "hitset" and run.training.jit_compile:
+            raise UserError(
+                "training.jit_compile does not go with hitset, as the number of hits differs from batch to "
+                "batch: set it to false"
+            )
         if run.model.normalised and run.training.ema is not None:
             raise UserError(
                 f"training.ema does not go with the batch normalisation of {run.model.network}: set it "
@@ -129,9 +134,9 @@ class FinderTask(Task):
         return {"hits": finder_rows.batch_matrices(batch)}, {"elements": batch["elements"]}
 
     def shrink(self, model: ModelOptions) -> ModelOptions:
-        """Return `flagship` or `roads` with few units, or `attention`, which has the layers of the others."""
+        """Return a small `attention`, which has the layers of others, or the same network with few units."""
         assert isinstance(model, FinderOptions)
-        network: Network = model.network if model.network in ("flagship", "roads") else "attention"
+        network: Network = model.network if model.network in ("flagship", "roads", "hitset") else "attention"
         return FinderOptions(network=network, size="tiny")
 
     # -- evaluation --------------------------------------------------------------------------------------
@@ -163,10 +168,11 @@ class FinderTask(Task):
         return RESIDUAL_LABELS
 
     def cost(self, run: Run) -> float:
-        """Return the counted operations of the network per event."""
+        """Return the counted operations of the network per event, of typically many hits if they count."""
+        from trackkeras.domains.dimuon.hitset_tokens import TYPICAL_HITS
         from trackkeras.layers.operations import counted_operations
 
-        return counted_operations(self._build(run, training=False))
+        return counted_operations(self._build(run, training=False), TYPICAL_HITS)
 
     def baselines(self, dataset_config: Mapping[str, Any], run: Run) -> tuple[Baseline, ...]:
         """Return the predictor that never finds a hit: right in all detectors that a muon did not fire."""

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from trackkeras.domains.dimuon.detectors import ELEMENTS, PLANES
+from trackkeras.domains.dimuon.finder_hitset import hitset
 from trackkeras.domains.dimuon.finder_loss import SIGNAL, FinderModel
 from trackkeras.domains.dimuon.finder_options import FinderOptions, Size
 from trackkeras.domains.dimuon.finder_roads import roads
@@ -185,5 +186,6 @@ NETWORKS: dict[str, Callable[[Any, FinderOptions, bool], dict[str, Any]]] = {
     "attention": convolutional,
     "flagship": flagship,
     "roads": roads,
+    "hitset": hitset,
 }
 """Functions from `hits` to the outputs, by `model.network`; the last argument says whether to train them."""

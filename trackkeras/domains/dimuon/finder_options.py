@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from trackkeras.config import ModelOptions
 
-Network = Literal["basic", "prod", "acc", "attention", "flagship", "roads"]
+Network = Literal["basic", "prod", "acc", "attention", "flagship", "roads", "hitset"]
 Size = Literal["tiny", "small", "medium", "full"]
 
 FLAGSHIP: dict[Size, tuple[int, int]] = {
@@ -51,6 +51,42 @@ ROADS: dict[Size, Roads] = {
 """By size."""
 
 
+@dataclass(frozen=True)
+class HitSet:
+    """Size of the network `hitset`.
+
+    Attributes:
+        tokens: Widths of the layers that make a token of each hit.
+        tracks: Tracks that look for muons.
+        settling: Half width of their windows while they settle, step by step [cm].
+        content: Numbers that a track keeps beside its place.
+        reach: Half width of their windows in the rounds that are learnt, at first [cm].
+        values: Numbers that hits tell the tracks.
+        units: Width of the layers that move and judge tracks.
+    """
+
+    tokens: tuple[int, ...]
+    tracks: int
+    settling: tuple[float, ...]
+    content: int
+    reach: tuple[float, ...]
+    values: int
+    units: int
+
+
+def _settling(steps: int) -> tuple[float, ...]:
+    return tuple(reach for reach in (15.0, 6.0, 2.5, 1.0) for _ in range(steps))
+
+
+HITSET: dict[Size, HitSet] = {
+    "tiny": HitSet((8,), 8, (15.0, 3.0), 8, (2.0,), 4, 16),
+    "small": HitSet((32, 16), 64, _settling(3), 32, (2.0, 1.0), 16, 64),
+    "medium": HitSet((64, 32), 128, _settling(4), 64, (2.0, 1.0), 32, 128),
+    "full": HitSet((64, 32), 256, _settling(4), 64, (2.0, 1.0), 32, 128),
+}
+"""By size."""
+
+
 class FinderOptions(ModelOptions):
     """A network from the hits of an event to the hit arrays of its two muons."""
 
@@ -59,15 +95,15 @@ class FinderOptions(ModelOptions):
         "basic",
         description="basic: three convolutions; prod: as VGG16; acc: residual blocks; attention: these with "
         "channel and spatial attention; flagship: two U-Net++ and axial attention; roads: a search for "
-        "tracks, fitted to hits, whose judge alone is learnt.",
+        "tracks, fitted to hits, whose judge alone is learnt; hitset: attention over the event's hits.",
     )
     size: Size = Field("small", description="Width and depth; full has the layers of the originals.")
     width: int | None = Field(None, ge=2, description="flagship: filters of the first level.")
     levels: int | None = Field(None, ge=2, le=5, description="flagship: levels of each U-Net++.")
     precision: Literal["float32", "float64"] = Field(
         "float64",
-        description="roads: arithmetic of the saved network behind its search, which is exact; training is "
-        "in float32.",
+        description="roads, hitset: arithmetic of the saved network, but for a search that is exact; "
+        "training is in float32.",
     )
     overlap: float = Field(0.1, ge=0, description="Weight of the loss's part for hits given to both muons.")
     denoise: float = Field(
@@ -83,12 +119,17 @@ class FinderOptions(ModelOptions):
     @property
     def normalised(self) -> bool:
         """Whether the network has batch normalisation."""
-        return self.network not in ("prod", "roads")
+        return self.network not in ("prod", "roads", "hitset")
 
     @property
     def roads(self) -> Roads:
         """Size of the network `roads`."""
         return ROADS[self.size]
+
+    @property
+    def hitset(self) -> HitSet:
+        """Size of the network `hitset`."""
+        return HITSET[self.size]
 
     @model_validator(mode="after")
     def _of_the_flagship(self) -> FinderOptions:
