@@ -20,8 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +29,10 @@ from numpy.typing import NDArray
 
 from trackkeras.checkpoints import load_model
 from trackkeras.domain import Rows, Task, task_of
-from trackkeras.domains.dimuon.detectors import numbers
+from trackkeras.domains.dimuon.conditions import Condition, choose, conditions, messy_events
 from trackkeras.domains.dimuon.events import CHARGES, Events
 from trackkeras.domains.dimuon.finder_baselines import all_empty
-from trackkeras.domains.dimuon.mixing import add_background
 from trackkeras.domains.dimuon.muons import muon_rows
-from trackkeras.domains.dimuon.noise import Noise, add_noise
-from trackkeras.domains.dimuon.occupancy import Occupancy
 from trackkeras.domains.dimuon.records import event_groups, event_rows
 from trackkeras.domains.dimuon.rus_reading import read_rus
 from trackkeras.domains.dimuon.training_files import finder_events
@@ -56,58 +52,6 @@ COLUMNS = {
 
 STAGES = {"predicted": "", "next hit": "refined_"}
 """What is judged, and how the names of its shares begin."""
-
-CHUNK = 250
-"""Events at a time."""
-
-DEFAULT = Occupancy()
-WHOLE = Occupancy(model="flat", efficiency=1.0, spread=0.0)
-"""Background tracks that keep all of their hits."""
-
-
-@dataclass(frozen=True)
-class Condition:
-    """What is done to dimuons.
-
-    Attributes:
-        name: In the table.
-        occupancy: Background.
-        noise: Noise.
-        lost: Chance that a detector loses the hit of a muon.
-        lost_in: Numbers of the detectors that lose hits.
-    """
-
-    name: str
-    occupancy: Occupancy = DEFAULT
-    noise: Noise | None = None
-    lost: float = 0.0
-    lost_in: tuple[int, ...] = ()
-
-
-def conditions() -> tuple[Condition, ...]:
-    """Return the default background, each number of tracks, and changes of one thing at a time."""
-    every = tuple(int(number) for number in numbers())
-    stations = {"station 1": range(1, 7), "station 2": range(13, 19), "station 3": range(19, 31)}
-    stations |= {"tubes": range(47, 55), "hodoscopes": range(31, 47)}
-    return (
-        Condition("0 to 50 tracks"),
-        Condition("0 to 50 whole tracks", WHOLE),
-        *(Condition(f"{n} tracks", Occupancy(lower=n, upper=n)) for n in range(0, 51, 5)),
-        *(
-            Condition(f"0 to 50 tracks, {model}", Occupancy(model=model))
-            for model in ("linear", "exponential", "flat")
-        ),
-        Condition("0 to 50 tracks, noise 0.2 %", noise=Noise()),
-        Condition("0 to 50 tracks, noise 1 %", noise=Noise(electronic=0.01, cluster=0.05)),
-        *(
-            Condition(f"0 to 50 tracks, {share:.0%} of hits lost", lost=share, lost_in=every)
-            for share in (0.02, 0.05, 0.1)
-        ),
-        *(
-            Condition(f"0 to 50 tracks, 10% lost in {name}", lost=0.1, lost_in=tuple(rows))
-            for name, rows in stations.items()
-        ),
-    )
 
 
 def main() -> None:
@@ -146,7 +90,7 @@ def study(arguments: argparse.Namespace) -> None:
     """
     if arguments.events < 1:
         raise UserError(f"--events must be at least 1, received {arguments.events}")
-    chosen = _chosen(arguments.only)
+    chosen = choose(conditions(), arguments.only)
     names = [path.name for path in arguments.run]
     if len(set(names)) < len(names):
         raise UserError(f"--run: folders must have different names, received {', '.join(names)}")
@@ -173,34 +117,16 @@ def study(arguments: argparse.Namespace) -> None:
         print(json.dumps(results, indent=1))
 
 
-def _chosen(names: Sequence[str] | None) -> list[Condition]:
-    """Return the conditions of some names, or those that have them in theirs; all for None.
-
-    Raises:
-        UserError: There is none for a name.
-    """
-    every = conditions()
-    if names is None:
-        return list(every)
-    found: list[Condition] = []
-    for name in names:
-        fitting = [c for c in every if c.name == name] or [c for c in every if name in c.name]
-        if not fitting:
-            raise UserError(
-                f"no condition has {name!r} in its name; there are: " + ", ".join(c.name for c in every)
-            )
-        found += [condition for condition in fitting if condition not in found]
-    return found
-
-
 def judge(
     finders: dict[str, tuple[Task, Any]], signal: Events, muons: Events, condition: Condition, seed: int
 ) -> dict[str, Rows]:
     """Return the errors of all finders, and of the predictor that finds nothing, event by event."""
     found: dict[str, list[Rows]] = {name: [] for name in (*finders, "nothing found")}
     task = next(iter(finders.values()))[0]
-    for rows in _messy(signal, muons, condition, seed):
-        rows = task.own_rows(rows)
+    first = 0
+    for events in messy_events(signal, muons, condition, seed):
+        rows = task.own_rows(event_rows(events, max_hits=int(events.hit_counts.max()), first=first))
+        first += len(events)
         for name, (own, model) in finders.items():
             found[name].append(task.errors(rows, predict(model, rows, own)))
         found["nothing found"].append(task.errors(rows, all_empty().predict(rows)))
@@ -208,31 +134,6 @@ def judge(
         name: {share: np.concatenate([part[share] for part in parts]) for share in parts[0]}
         for name, parts in found.items()
     }
-
-
-def _messy(signal: Events, muons: Events, condition: Condition, seed: int) -> Iterator[Rows]:
-    rng = np.random.default_rng(seed)
-    pool = _Pool(muons, rng)
-    for start in range(0, len(signal), CHUNK):
-        events = _thinned(signal[start : start + CHUNK], condition, rng)
-        events = add_background(events, pool, condition.occupancy, rng)
-        if condition.noise:
-            events = add_noise(events, condition.noise, rng)
-        yield event_rows(events, max_hits=int(events.hit_counts.max()), first=start)
-
-
-@dataclass
-class _Pool:
-    muons: Events
-    rng: np.random.Generator
-
-    def take(self, n: int) -> Events:
-        return self.muons[self.rng.integers(0, len(self.muons), n)]
-
-
-def _thinned(events: Events, condition: Condition, rng: np.random.Generator) -> Events:
-    hit = np.isin(events.hits.detector, condition.lost_in)
-    return events.with_hits(~(hit & (rng.random(len(hit)) < condition.lost)))
 
 
 def _finder(path: Path) -> tuple[Task, Any]:

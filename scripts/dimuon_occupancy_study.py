@@ -23,7 +23,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trackkeras.domains.dimuon.conditions import Condition, conditions, dead_detectors, messy_events
+from trackkeras.domains.dimuon.conditions import (
+    Condition,
+    choose,
+    conditions,
+    dead_detectors,
+    messy_events,
+)
 from trackkeras.domains.dimuon.events import Events
 from trackkeras.domains.dimuon.networks import open_network
 from trackkeras.domains.dimuon.reconstructed import with_muons
@@ -58,7 +64,11 @@ def main() -> None:
         "--background", type=Path, action="append", required=True, help="RUS file of single muons"
     )
     parser.add_argument("--events", type=int, default=1000, help="(default: %(default)s)")
-    parser.add_argument("--only", help="the condition of this name, or those whose name has it")
+    parser.add_argument(
+        "--only",
+        action="append",
+        help="the condition of this name, or those whose name has it; repeat for more",
+    )
     parser.add_argument("--dead", action="store_true", help="one dead detector after the other instead")
     parser.add_argument("--seed", type=int, default=1, help="(default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -79,7 +89,7 @@ def study(arguments: argparse.Namespace) -> list[Result]:
     """
     if arguments.events < 1:
         raise UserError(f"--events must be at least 1, received {arguments.events}")
-    chosen = _chosen(dead_detectors() if arguments.dead else conditions(), arguments.only)
+    chosen = choose(dead_detectors() if arguments.dead else conditions(), arguments.only)
     signal = _events([arguments.signal])
     if len(signal) < arguments.events:
         raise UserError(f"{arguments.signal} has {len(signal):,} events, fewer than {arguments.events:,}")
@@ -165,15 +175,6 @@ def _cell(cell: Mapping[str, float] | None, *, sign: bool = False) -> str:
 def _table(rows: Sequence[Sequence[str]]) -> str:
     head, *body = (f"| {' | '.join(row)} |" for row in rows)
     return "\n".join([head, "|" + "---|" * len(rows[0]), *body])
-
-
-def _chosen(every: Sequence[Condition], only: str | None) -> Sequence[Condition]:
-    exact = [condition for condition in every if condition.name == only]
-    chosen = exact or [condition for condition in every if not only or only in condition.name]
-    if not chosen:
-        names = ", ".join(condition.name for condition in every)
-        raise UserError(f"no condition has {only!r} in its name; there are: {names}")
-    return chosen
 
 
 def _events(paths: Sequence[Path]) -> Events:

@@ -31,7 +31,7 @@ def slug(name: str) -> str:
 
 
 def magnitude(cell: Mapping[str, Any] | None) -> float:
-    """Return what orders cells: smaller is better, no value comes last."""
+    """Return the absolute value of a cell, which orders cells; infinite, so last, where there is none."""
     value = None if cell is None else cell.get("value")
     return math.inf if value is None or not math.isfinite(value) else abs(value)
 

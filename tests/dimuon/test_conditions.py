@@ -132,7 +132,10 @@ def test_the_study_tells_found_from_true_hits(study: Any, signal: Events) -> Non
     [
         (["--events=41"], "signal.root has 40 events, fewer than 41"),
         (["--events=0"], "--events must be at least 1, received 0"),
-        (["--only=none"], "no condition has 'none' in its name; there are: 0 to 50 tracks, 0 tracks"),
+        (
+            ["--only=none"],
+            "no condition has 'none' in its name; there are: 0 to 50 tracks, 0 to 50 whole tracks, 0 tracks",
+        ),
     ],
 )
 def test_what_the_study_cannot_do_is_one_line(study: Any, words: list[str], message: str) -> None:

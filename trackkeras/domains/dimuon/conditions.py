@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,6 +12,7 @@ from trackkeras.domains.dimuon.events import Events
 from trackkeras.domains.dimuon.mixing import add_background
 from trackkeras.domains.dimuon.noise import Noise, add_noise
 from trackkeras.domains.dimuon.occupancy import Occupancy
+from trackkeras.errors import UserError
 
 CHUNK = 250
 """Events at a time."""
@@ -24,6 +25,10 @@ STATIONS = {
     "hodoscopes": range(31, 47),
 }
 """Numbers of the detectors that a loss of hits is studied in together."""
+
+
+WHOLE = Occupancy(model="flat", efficiency=1.0, spread=0.0)
+"""Background tracks that keep all of their hits."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ def conditions() -> tuple[Condition, ...]:
     every = tuple(map(int, numbers()))
     return (
         Condition("0 to 50 tracks"),
+        Condition("0 to 50 whole tracks", WHOLE),
         *(Condition(f"{n} tracks", Occupancy(lower=n, upper=n)) for n in range(0, 51, 5)),
         *(
             Condition(f"0 to 50 tracks, {model}", Occupancy(model=model))
@@ -66,6 +72,24 @@ def conditions() -> tuple[Condition, ...]:
             for name, detectors in STATIONS.items()
         ),
     )
+
+
+def choose(every: Sequence[Condition], names: Sequence[str] | None) -> list[Condition]:
+    """Return the conditions of some names, else those that have them in theirs; all for None.
+
+    Raises:
+        UserError: There is none for a name.
+    """
+    if names is None:
+        return list(every)
+    found: list[Condition] = []
+    for name in names:
+        fitting = [c for c in every if c.name == name] or [c for c in every if name in c.name]
+        if not fitting:
+            known = ", ".join(condition.name for condition in every)
+            raise UserError(f"no condition has {name!r} in its name; there are: {known}")
+        found += [condition for condition in fitting if condition not in found]
+    return found
 
 
 def dead_detectors(tracks: int = 10) -> tuple[Condition, ...]:
