@@ -27,14 +27,14 @@ NUMBERS = 5
 """Numbers of a track."""
 
 MIDDLE, HALF_WIDTH = np.array([1.45, 0.98, 0.0]), np.array([0.75, 0.4, 1.35])
-"""Box of bend, x and y of the mu+ of a J/psi from the dump that reaches the last station, in units of `SCALE`."""
+"""Box of bend, x and y of the mu+ of J/psi from the dump, in units of `SCALE`."""
 
 KICK = 0.64
 """By how much the kick of a mu+ is usually larger than `road_tables` has it, in units of `SCALE`."""
 
 CROWD = 10.0
-"""How fast hits lose weight with the number that a window in their plane has by chance; of 0, 2 and 10 the one
-whose tracks settled on most muons."""
+"""How fast hits lose weight with the number that a window in their plane has by chance; of 0, 2 and 10 the
+one whose tracks settled on most muons."""
 
 RIDGE = 0.3
 """Weight of a track's numbers before the step, against those of hits."""
