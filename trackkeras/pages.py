@@ -54,13 +54,7 @@ def write_page(path: Path, page: str) -> Path:
 
 def render_page(template: str, **context: Any) -> str:
     """Fill a template; everything that comes from files is escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("trackkeras", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = _environment(autoescape=True)
     environment.filters |= {
         "number": format_number,
         "limit": _format_limit,
@@ -72,17 +66,20 @@ def render_page(template: str, **context: Any) -> str:
 
 def render_text(template: str, **context: Any) -> str:
     """Fill a template of plain text or Markdown; nothing is escaped, and no line ends in a blank."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("trackkeras", "templates"),
-        autoescape=False,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = _environment(autoescape=False, keep_trailing_newline=True)
     environment.filters["short"] = _short
     text = environment.get_template(template).render(**context)
     return re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE)
+
+
+def _environment(**options: bool) -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("trackkeras", "templates"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        **options,  # type: ignore[arg-type]
+    )
 
 
 def _short(value: float | None) -> str:

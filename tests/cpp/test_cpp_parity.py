@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from serving import native
-from trackkeras import cli, cpp_parity
+from trackkeras import cpp_parity
 from trackkeras.domain import find_task
 from trackkeras.errors import UserError
 
@@ -20,19 +20,9 @@ pytestmark = pytest.mark.skipif(native.find_compiler() is None, reason="there is
 
 
 @pytest.fixture
-def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+def command(run: Any) -> Any:
     """Run the command in this process; returns exit code, stdout, stderr."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["trackkeras", "compare-with-cpp", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return code, *capsys.readouterr()
-
-    return call
+    return partial(run, "compare-with-cpp")
 
 
 def test_every_function_in_every_engine_is_compared_with_keras(
